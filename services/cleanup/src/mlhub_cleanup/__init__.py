@@ -1,0 +1,1 @@
+"""Expires workspaces and removes what deleted users leave behind."""

@@ -1,0 +1,1 @@
+"""Drives HAProxy: routes, certificates and activity of the one public port."""

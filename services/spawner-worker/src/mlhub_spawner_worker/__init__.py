@@ -1,0 +1,1 @@
+"""Runs workspaces on one backend and owns their state."""

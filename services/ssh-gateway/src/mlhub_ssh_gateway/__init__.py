@@ -1,0 +1,1 @@
+"""One SSH port into every workspace."""

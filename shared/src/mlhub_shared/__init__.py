@@ -1,0 +1,1 @@
+"""What every ML Hub service has in common: contracts, the bus and the service runtime."""

@@ -1,0 +1,1 @@
+"""Tests of ML Hub; the folders mirror the packages."""
