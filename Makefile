@@ -51,16 +51,19 @@ lock: .venv/.bootstrap ## Make all requirements*.txt anew (ARGS=--upgrade for ne
 
 # Stamps: a second call costs nothing, a changed lock installs again.
 .venv/.bootstrap: requirements-bootstrap.txt scripts/venv
+	@echo 'Making .venv ...'
 	@scripts/venv
 	@.venv/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements-bootstrap.txt
 	@touch $@
 
 # Our own packages come last and never from an index: no stranger's package of the same name can slip in.
 .venv/.runtime: .venv/.bootstrap services/standalone/requirements.txt $(PYPROJECTS)
+	@echo 'Installing ML Hub into .venv ...'
 	@$(INSTALL) --require-hashes -r services/standalone/requirements.txt
 	@$(INSTALL) --no-deps --no-build-isolation --no-index $(PACKAGES:%=-e ./%)
 	@touch $@
 
 .venv/.dev: .venv/.runtime requirements-dev.txt
+	@echo 'Installing the tools of development into .venv ...'
 	@$(INSTALL) --require-hashes -r requirements-dev.txt
 	@touch $@
