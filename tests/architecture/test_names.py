@@ -17,9 +17,7 @@ LONGEST_FILE = 400
 def test_folder_distribution_and_package_have_one_name(package: Package) -> None:
     project = package.pyproject["project"]
     assert project["name"] == f"mlhub-{package.short_name}"
-    assert [path.name for path in package.source.parent.iterdir() if path.suffix != ".egg-info"] == [
-        package.module
-    ]
+    assert [path.name for path in package.source.parent.iterdir() if path.suffix != ".egg-info"] == [package.module]
     assert (package.source / "__init__.py").is_file()
     assert (package.source / "py.typed").is_file()
 
@@ -45,9 +43,7 @@ def test_every_tool_knows_every_package() -> None:
     assert listed is not None
     assert sorted(listed[1].split()) == [service.short_name for service in SERVICES]
     assert set(tools["importlinter"]["root_packages"]) == set(MODULES)
-    assert set(tools["mypy"]["mypy_path"]) == {
-        str(package.source.parent.relative_to(ROOT)) for package in PACKAGES
-    }
+    assert set(tools["mypy"]["mypy_path"]) == {str(package.source.parent.relative_to(ROOT)) for package in PACKAGES}
     assert set(tools["ruff"]["lint"]["isort"]["known-first-party"]) == {*MODULES, "tests"}
 
 

@@ -1,0 +1,21 @@
+"""Waiting longer after each failure."""
+
+import asyncio
+import random
+
+
+class Backoff:
+    """Delays that double from `first` to `most` seconds, spread by half so that crowds come apart."""
+
+    def __init__(self, first: float = 0.05, most: float = 2.0) -> None:
+        self._first, self._most = first, most
+        self._next = first
+
+    def reset(self) -> None:
+        """Start again from the shortest delay."""
+        self._next = self._first
+
+    async def sleep(self) -> None:
+        """Wait for the next delay."""
+        delay, self._next = self._next, min(self._next * 2, self._most)
+        await asyncio.sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311  (spread, not secrecy)

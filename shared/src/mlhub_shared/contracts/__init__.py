@@ -1,0 +1,1 @@
+"""What two services both know: pydantic and the standard library only."""

@@ -1,0 +1,100 @@
+"""Request/reply with workers."""
+
+from pydantic import AwareDatetime, BaseModel, JsonValue, PositiveInt
+
+from mlhub_shared.contracts.identity import WorkspaceId
+from mlhub_shared.contracts.workspace import WorkspaceRecord
+
+RESOLVE_TARGET = "resolve-target"
+"""ResolveTarget -> Target; any worker answers."""
+DESCRIBE_WORKSPACE = "describe-workspace"
+"""DescribeWorkspace -> WorkspaceDescription; the worker of its node answers."""
+LIST_RESOURCES = "list-resources"
+"""ListResources -> Resources; the worker of one node answers."""
+EXTEND_WORKSPACE = "extend-workspace"
+"""ExtendWorkspace -> WorkspaceRecord; the worker of its node answers."""
+
+
+class Failure(BaseModel):
+    """Why a query has no answer, in a sentence."""
+
+    message: str
+    temporary: bool = False
+
+
+class Reply(BaseModel):
+    """Answer or failure, never both."""
+
+    answer: JsonValue = None
+    failure: Failure | None = None
+
+
+class ResolveTarget(BaseModel):
+    """Where does SSH into this workspace go?"""
+
+    workspace: WorkspaceId
+
+
+class Target(BaseModel):
+    """The SSH endpoint of a workspace; `attach` is None while it can't be entered."""
+
+    record: WorkspaceRecord | None
+    """None: the workers know of no such workspace."""
+    attach: "AttachAddress | None" = None
+
+
+class AttachAddress(BaseModel):
+    """A worker's attach endpoint: an SSH server that opens a workspace by its name as login name."""
+
+    host: str
+    port: int
+    host_key: str
+    """OpenSSH public key line, to be pinned."""
+
+
+class DescribeWorkspace(BaseModel):
+    """What does the backend see of this workspace?"""
+
+    workspace: WorkspaceId
+
+
+class WorkspaceDescription(BaseModel):
+    """What the backend sees now."""
+
+    record: WorkspaceRecord | None
+    running: bool
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    log_tail: str = ""
+
+
+class ListResources(BaseModel):
+    """What exists on this node that carries the deployment's marks?"""
+
+
+class Resource(BaseModel):
+    """Something a backend made for a user."""
+
+    kind: str
+    """`process`, `directory`, `container`, `volume`, `network`."""
+    name: str
+    workspace: WorkspaceId | None = None
+
+
+class Resources(BaseModel):
+    """Everything of one node."""
+
+    node: str
+    resources: list[Resource]
+
+
+class ExtendWorkspace(BaseModel):
+    """Let this workspace live until then."""
+
+    workspace: WorkspaceId
+    generation: PositiveInt
+    """The generation the asker saw; refused if the workspace has moved on."""
+    expires_at: AwareDatetime | None
+    """None: never."""
+    requester: str
+    correlation_id: str

@@ -1,0 +1,86 @@
+"""What services say of themselves and of routes and keys: the other buckets' values."""
+
+from urllib.parse import quote
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from mlhub_shared.contracts.events import Detail
+from mlhub_shared.contracts.queries import AttachAddress
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class WorkerLease(_Value):
+    """A worker that lives; gone from its bucket 15 s after its last word."""
+
+    node: str
+    pool: str
+    backend: str
+    """`process`, `docker`, `kubernetes`."""
+    capacity: int | None = None
+    """How many workspaces at once. None: no limit."""
+    running: int = 0
+    cpu_total: float | None = None
+    """Cores of the node."""
+    mem_total: int | None = None
+    """Bytes of the node."""
+    attach: AttachAddress | None = None
+    version: str = ""
+    limits: str = ""
+    """How far this backend limits CPU and memory, in a sentence."""
+    started_at: AwareDatetime
+
+
+class Route(_Value):
+    """A route of the hub itself, a service, or an extra; workspace routes come from the records."""
+
+    routespec: str
+    """Path prefix with both slashes, or host and path."""
+    target: str
+    """URL."""
+    data: dict[str, Detail] = Field(default_factory=dict)
+
+
+class Activity(_Value):
+    """What one proxy replica saw of a workspace."""
+
+    last_activity: AwareDatetime
+    bytes_in: int = 0
+    bytes_out: int = 0
+    open_connections: int = 0
+
+
+class ProxyState(_Value):
+    """What one replica of the proxy serves."""
+
+    replica: str
+    workspaces_revision: int = 0
+    """Of the newest workspace record it routes by."""
+    routes_revision: int = 0
+    activity: dict[str, Activity] = Field(default_factory=dict)
+    """By workspace name; only those with any activity."""
+    version: str = ""
+
+
+class SshKey(_Value):
+    """A public key that logs a user in."""
+
+    user: str
+    label: str
+    public_key: str
+    """OpenSSH line without comment: type and base64."""
+    fingerprint: str
+    """`SHA256:...` as OpenSSH shows it."""
+    added_at: AwareDatetime
+
+
+def route_key(routespec: str) -> str:
+    """A key the bus accepts, one to one with the route specification."""
+    return "r" + quote(routespec, safe="/-_").replace("~", "%7E").replace(".", "%2E").replace("%", "=")
+
+
+def ssh_key_key(fingerprint: str) -> str:
+    """A key the bus accepts, one to one with an OpenSSH SHA256 fingerprint."""
+    return fingerprint.removeprefix("SHA256:").replace("+", "-").replace("/", "_")

