@@ -1,7 +1,7 @@
 """What a service does with the bus."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -93,7 +93,7 @@ class Bus:
         subject = self.subjects.event(event.kind, name)
         await self.connection.publish(subject, event.encode(), message_id=event.id, patience=patience)
 
-    async def replay(self, workspace: str, *, since: datetime) -> AsyncIterator[Event]:
+    async def replay(self, workspace: str, *, since: datetime) -> AsyncGenerator[Event, None]:
         """The events of a workspace since then, and on as they come; ends only when the caller stops iterating."""
         start: ConsumerConfig = ConsumerConfig(opt_start_time=since.astimezone(UTC))
         policy = DeliverPolicy.BY_START_TIME
