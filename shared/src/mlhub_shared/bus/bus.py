@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.bus.bucket import Bucket
-from mlhub_shared.bus.connection import PATIENCE, BusSettings, Connection, Raw
+from mlhub_shared.bus.connection import OUTAGES, PATIENCE, BusSettings, Connection, Raw
 from mlhub_shared.bus.consumer import Consumer, Delivery
 from mlhub_shared.bus.provision import provision
 from mlhub_shared.bus.table import Table
@@ -95,20 +95,25 @@ class Bus:
 
     async def replay(self, workspace: str, *, since: datetime) -> AsyncGenerator[Event, None]:
         """The events of a workspace since then, and on as they come; ends only when the caller stops iterating."""
-        start: ConsumerConfig = ConsumerConfig(opt_start_time=since.astimezone(UTC))
-        policy = DeliverPolicy.BY_START_TIME
+        start, policy = ConsumerConfig(opt_start_time=since.astimezone(UTC)), DeliverPolicy.BY_START_TIME
+        backoff = Backoff()
         with self.connection.on_reconnect() as reconnected:
             while True:
                 reconnected.clear()
-                subscription = await self.connection.js.subscribe(
-                    self.subjects.events_of(workspace),
-                    stream=self.subjects.events,
-                    ordered_consumer=True,
-                    deliver_policy=policy,
-                    config=start,
-                )
+                try:
+                    subscription = await self.connection.js.subscribe(
+                        self.subjects.events_of(workspace),
+                        stream=self.subjects.events,
+                        ordered_consumer=True,
+                        deliver_policy=policy,
+                        config=start,
+                    )
+                except OUTAGES:
+                    await backoff.sleep()
+                    continue
                 try:
                     async for message in _until(reconnected, subscription):
+                        backoff.reset()
                         start = ConsumerConfig(opt_start_seq=message.metadata.sequence.stream + 1)
                         policy = DeliverPolicy.BY_START_SEQUENCE
                         if (event := _event(message)) is not None:
