@@ -26,8 +26,9 @@ def free_port() -> int:
 class NatsServer:
     """Starts, kills and restarts one server on one port and store."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, *, sync: str | None = None) -> None:
+        """`sync` is the server's `sync_interval`; None: its default, which a test need not wait for."""
+        self.folder, self.port, self._sync = folder, free_port(), sync
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -37,9 +38,10 @@ class NatsServer:
     async def start(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "nats.conf"
+        sync = f", sync_interval: {self._sync}" if self._sync else ""
         config.write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
-            f'jetstream {{ store_dir: "{self.folder / "store"}" }}\n'
+            f'jetstream {{ store_dir: "{self.folder / "store"}"{sync} }}\n'
             f'authorization {{ user: "{USER}", password: "{PASSWORD}" }}\n'
         )
         log = (self.folder / "nats.log").open("ab")

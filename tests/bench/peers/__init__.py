@@ -1,0 +1,1 @@
+"""What ours is compared with, as their makers ship it."""

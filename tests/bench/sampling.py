@@ -1,0 +1,39 @@
+"""Taking turns, so that the machine's moods meet all contenders alike."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+async def interleave(runs: int, contenders: Mapping[str, T], turn: Callable[[T], Awaitable[U]]) -> dict[str, list[U]]:
+    """Give each contender a turn, then each again, and so on: A B A B."""
+    results: dict[str, list[U]] = {name: [] for name in contenders}
+    for _ in range(runs):
+        for name, contender in contenders.items():
+            results[name].append(await turn(contender))
+    return results
+
+
+async def at_once(limit: int, items: Iterable[T], work: Callable[[T], Awaitable[U]]) -> list[U]:
+    """Work on all items, `limit` at a time; results in the order they come."""
+    pending = iter(items)
+    results: list[U] = []
+
+    async def take() -> None:
+        for item in pending:
+            results.append(await work(item))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(limit):
+            group.create_task(take())
+    return results
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that is not below this share of them."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
