@@ -1,0 +1,99 @@
+"""The command line: `mlhub up | down | status | logs | doctor`."""
+
+import argparse
+from pathlib import Path
+
+from mlhub_standalone.data_dir import DataDir
+from mlhub_standalone.errors import LauncherError
+from mlhub_standalone.instance import Asked
+from mlhub_standalone.logs import NAMES
+from mlhub_standalone.ports import PUBLIC, SSH
+
+DATA_DIR = ".mlhub"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; leaves the program where it is no good."""
+    parser = argparse.ArgumentParser(
+        prog="mlhub", description="ML Hub on this machine: workspaces for a team, in the browser and over SSH."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    up = _command(commands, "up", "start everything and stay with it; Ctrl-C ends it")
+    _add_instance(up)
+    _add_start(up)
+    down = _command(commands, "down", "end what `mlhub up` started elsewhere")
+    _add_keep(down)
+    status = _command(
+        commands, "status", "show what runs where; exit code 0: all is well, 1: it is not, 3: nothing runs"
+    )
+    status.add_argument("--json", action="store_true", help="for programs")
+    logs = _command(commands, "logs", "show what the services log")
+    logs.add_argument("service", nargs="?", choices=NAMES, help="one of them (default: all)")
+    logs.add_argument("-n", "--lines", type=_positive, default=40, help="how many of the last lines (default: 40)")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    doctor = _command(commands, "doctor", "tell whether ML Hub can run here, and what is missing")
+    _add_instance(doctor)
+    return parser.parse_args(arguments)
+
+
+def data_dir(options: argparse.Namespace) -> DataDir:
+    """The instance that is meant."""
+    return DataDir(Path(options.data_dir).expanduser().resolve())
+
+
+def asked(options: argparse.Namespace) -> Asked:
+    """What `up` shall start; LauncherError where that is not possible."""
+    if getattr(options, "backend", "auto") == "docker":
+        raise LauncherError("the docker backend is not available yet; mlhub up --backend process runs local processes")
+    return Asked(
+        port=options.port,
+        ssh_port=options.ssh_port,
+        host=options.host,
+        hub_name=options.hub_name,
+        capacity=getattr(options, "capacity", None),
+        keep_workspaces=getattr(options, "keep_workspaces", False),
+    )
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument(
+        "--data-dir", default=DATA_DIR, help=f"where the instance keeps all it has (default: {DATA_DIR})"
+    )
+    return parser
+
+
+def _add_instance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)"
+    )
+    parser.add_argument("--port", type=_port, help=f"of the web pages (default: the last one used, else {PUBLIC})")
+    parser.add_argument("--ssh-port", type=_port, help=f"of SSH (default: the last one used, else {SSH})")
+    parser.add_argument("--hub-name", help="begins every workspace's name (default: the last one used, else mlhub)")
+
+
+def _add_start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend", choices=("auto", "process", "docker"), default="auto", help="what runs workspaces (default: auto)"
+    )
+    parser.add_argument("--capacity", type=_positive, help="workspaces at once; more wait in line (default: no limit)")
+    _add_keep(parser)
+
+
+def _add_keep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep-workspaces", action="store_true", help="leave workspaces running at the end")
+
+
+def _port(text: str) -> int:
+    number = _positive(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError("a port is at most 65535")
+    return number
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)

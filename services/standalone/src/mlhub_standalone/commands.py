@@ -1,0 +1,63 @@
+"""What each command of the command line does."""
+
+import argparse
+import asyncio
+import sys
+
+from mlhub_standalone import cli
+from mlhub_standalone.console import say
+from mlhub_standalone.doctor import doctor
+from mlhub_standalone.down import down
+from mlhub_standalone.errors import LauncherError
+from mlhub_standalone.instance import plan
+from mlhub_standalone.launcher import Launcher
+from mlhub_standalone.lock import InstanceLock
+from mlhub_standalone.logs import show
+from mlhub_standalone.settings import StandaloneSettings, user_environment
+from mlhub_standalone.status import status
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = cli.parse(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except LauncherError as error:
+        print(f"mlhub: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _up(options: argparse.Namespace) -> int:
+    data, asked, environment = cli.data_dir(options), cli.asked(options), user_environment()
+    data.create()
+    lock = InstanceLock(data)
+    lock.acquire()
+    try:
+        say(f"ML Hub in {data.root}")
+        asyncio.run(Launcher(plan(data, asked, environment), StandaloneSettings(), environment).run())
+    finally:
+        lock.release()
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    down(cli.data_dir(options), keep_workspaces=options.keep_workspaces)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    return status(cli.data_dir(options), as_json=options.json)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    show(cli.data_dir(options), options.service, lines=options.lines, follow=options.follow)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    return 0 if doctor(cli.data_dir(options), cli.asked(options), user_environment()) else 1
+
+
+_COMMANDS = {"up": _up, "down": _down, "status": _status, "logs": _logs, "doctor": _doctor}

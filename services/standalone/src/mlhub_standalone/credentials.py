@@ -1,0 +1,79 @@
+"""Secrets made at the first start and kept: each service finds those it needs, and no others, as files of its own."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
+
+from mlhub_standalone.data_dir import DataDir, write_private
+
+NATS_USER = "mlhub"
+_LAUNCHER = "launcher"
+
+READERS = {
+    "MLHUB_NATS_PASSWORD": ("nats", _LAUNCHER, "hub", "spawner-worker", "proxy", "cleanup", "ssh-gateway"),
+    "MLHUB_INTERNAL_TOKEN": ("hub", "spawner-worker", "proxy", "cleanup", "ssh-gateway"),
+    "MLHUB_CLEANUP_HUB_API_TOKEN": ("hub", "cleanup"),
+    "MLHUB_SSH_GATEWAY_HUB_API_TOKEN": ("hub", "ssh-gateway"),
+}
+"""Which service reads which secret. The file is named like the variable that would set it."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What the launcher itself has to hand on."""
+
+    nats_password: str
+    ssh_host_key: Path
+    """Private key the SSH port shows."""
+    gateway_key: Path
+    """Private key that opens the workers' attach endpoints."""
+    ssh_host_public: str
+    gateway_public: str
+
+
+def make(data: DataDir) -> Credentials:
+    """Read every secret, making those that are missing."""
+    values = {variable: _secret(data, variable, readers) for variable, readers in READERS.items()}
+    folder = data.secrets("ssh-gateway")
+    host_key, gateway_key = folder / "ssh_host_ed25519_key", folder / "attach_ed25519_key"
+    return Credentials(
+        nats_password=values["MLHUB_NATS_PASSWORD"],
+        ssh_host_key=host_key,
+        gateway_key=gateway_key,
+        ssh_host_public=_key(host_key),
+        gateway_public=_key(gateway_key),
+    )
+
+
+def nats_password(data: DataDir) -> str:
+    """The password of the bus as the last start made it."""
+    return (data.secrets(_LAUNCHER) / "MLHUB_NATS_PASSWORD").read_text()
+
+
+def _secret(data: DataDir, variable: str, readers: tuple[str, ...]) -> str:
+    files = [data.secrets(reader) / variable for reader in readers]
+    found = next((file.read_text() for file in files if file.is_file()), None)
+    value = found or secrets.token_urlsafe(32)
+    for file in files:
+        if not file.is_file() or file.read_text() != value:
+            write_private(file, value)
+    return value
+
+
+def _key(path: Path) -> str:
+    if path.is_file():
+        private = load_ssh_private_key(path.read_bytes(), password=None)
+    else:
+        private = Ed25519PrivateKey.generate()
+        text = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+        write_private(path, text)
+    return private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

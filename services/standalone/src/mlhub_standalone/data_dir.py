@@ -1,0 +1,87 @@
+"""Where one instance keeps what: every path below its data directory."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """The folder of one instance; nobody but its owner may look into it."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the launcher that runs this instance; says which."""
+        return self.root / "lock"
+
+    @property
+    def instance(self) -> Path:
+        """Name and ports, kept from start to start."""
+        return self.root / "instance.json"
+
+    @property
+    def state(self) -> Path:
+        """What runs now, by process."""
+        return self.root / "state.json"
+
+    @property
+    def nats(self) -> Path:
+        """JetStream's store."""
+        return self.root / "nats"
+
+    @property
+    def nats_config(self) -> Path:
+        """The server's configuration, its password included."""
+        return self.secrets("nats") / "nats.conf"
+
+    def of(self, service: str) -> Path:
+        """What a service keeps."""
+        return self.root / service
+
+    def log(self, service: str) -> Path:
+        """The log of a service since the last start; the one before has `.1` added."""
+        return self.root / "logs" / f"{service}.log"
+
+    def secrets(self, service: str) -> Path:
+        """The secrets that one service may read, a file each."""
+        return self.root / "secrets" / service
+
+    def create(self) -> None:
+        """Make the folder, or close it to others."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.root.chmod(0o700)
+        make_private(self.root / "logs")
+
+    def exists(self) -> bool:
+        """An instance has run here before."""
+        return self.instance.is_file()
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder that only its owner enters."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file as a whole; only its owner may read it."""
+    make_private(path.parent)
+    draft = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object kept in a file; empty when there is none, or none that can be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

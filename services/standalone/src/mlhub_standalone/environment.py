@@ -1,0 +1,154 @@
+"""What each service finds in its environment: little of the person's own, and where the other parts are."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlhub_standalone.credentials import NATS_USER, Credentials
+from mlhub_standalone.instance import Instance
+from mlhub_standalone.ports import LOOPBACK
+
+MARK = "MLHUB_STANDALONE_DIR"
+"""In the environment of every part: tells which instance a process belongs to, also after its launcher has died."""
+
+NODE = "local"
+"""This machine on the bus. Not its name: a laptop changes that with the network, and workspaces belong to a node."""
+
+_KEPT = {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"}
+_KEPT_PREFIXES = ("LC_", "SSL_CERT_", "MLHUB_")
+_KEPT_SETTINGS = {"HUB_NAME", "CLEANUP_INTERVAL_SECONDS", "REQUESTS_CA_BUNDLE"}
+
+_OURS = ("MLHUB_NATS_", "MLHUB_SECRETS_DIR", MARK)
+"""Prefixes of what is never taken from outside: the bus of this instance is its own."""
+
+_FOR_ONE = {
+    "MLHUB_ADMIN_PASSWORD": {"hub"},
+    "MLHUB_API_TOKEN": {"hub"},
+    "MLHUB_CLEANUP_HUB_API_TOKEN": {"hub", "cleanup"},
+    "MLHUB_SSH_GATEWAY_HUB_API_TOKEN": {"hub", "ssh-gateway"},
+}
+"""Secrets the person may have set, with the services that need them."""
+
+
+def environment_of(
+    service: str, instance: Instance, credentials: Credentials, person: Mapping[str, str]
+) -> dict[str, str]:
+    """The whole environment of a service. What the person set on purpose wins over what is computed here."""
+    kept = {name: value for name, value in person.items() if _is_kept(name, service)}
+    kept["PATH"] = f"{Path(sys.executable).parent}:{kept.get('PATH', '/usr/bin:/bin')}"
+    return computed(service, instance, credentials) | kept | {MARK: str(instance.data.root)}
+
+
+def remarks(instance: Instance, credentials: Credentials, person: Mapping[str, str]) -> list[str]:
+    """What to tell of variables that are set where this launcher has values of its own."""
+    ours = {name: value for service in _PARTS for name, value in computed(service, instance, credentials).items()}
+    unused = [f"{name} is set, but not used: this launcher runs a bus of its own" for name in person if _is_ours(name)]
+    taken = [
+        f"{name} is taken from your environment"
+        for name, value in ours.items()
+        if not _is_ours(name) and person.get(name, value) != value
+    ]
+    return sorted(unused) + sorted(taken)
+
+
+def computed(service: str, instance: Instance, credentials: Credentials) -> dict[str, str]:
+    """Where the other parts of this instance are, for one service."""
+    port = instance.internal
+    own = f"MLHUB_{service.upper().replace('-', '_')}_"
+    common = {
+        "MLHUB_HUB_NAME": instance.hub_name,
+        "MLHUB_NATS_URL": f"nats://{LOOPBACK}:{port['nats']}",
+        "MLHUB_NATS_USER": NATS_USER,
+        "MLHUB_SECRETS_DIR": str(instance.data.secrets(service)),
+    }
+    if service != "hub":
+        common |= {f"{own}HTTP_HOST": LOOPBACK, f"{own}HTTP_PORT": str(port[service])}
+    return common | _PARTS[service](instance, credentials)
+
+
+def _hub(instance: Instance, credentials: Credentials) -> dict[str, str]:
+    port = instance.internal
+    return {
+        "MLHUB_HUB_LISTEN_HOST": LOOPBACK,
+        "MLHUB_HUB_LISTEN_PORT": str(port["hub"]),
+        "MLHUB_HUB_TARGET_URL": _url(port["hub"]),
+        "MLHUB_HUB_PUBLIC_URL": instance.public_url,
+        "MLHUB_HUB_PROBE_URL": _url(port["probe"]),
+        "MLHUB_HUB_WORKSPACE_API_URL": _url(port["hub-api"]),
+        "MLHUB_HUB_CLEANUP_URL": _url(port["cleanup"]),
+        "MLHUB_HUB_DATA_DIR": str(instance.data.of("hub")),
+        "MLHUB_HUB_BACKEND": instance.backend,
+        "MLHUB_HUB_SSH_HOST": instance.browser_host,
+        "MLHUB_HUB_SSH_PORT": str(instance.ssh_port),
+        "MLHUB_HUB_SSH_HOST_KEY": credentials.ssh_host_public,
+    }
+
+
+def _spawner_worker(instance: Instance, credentials: Credentials) -> dict[str, str]:
+    capacity = {} if instance.capacity is None else {"MLHUB_SPAWNER_WORKER_CAPACITY": str(instance.capacity)}
+    return capacity | {
+        "MLHUB_SPAWNER_WORKER_NODE": NODE,
+        "MLHUB_SPAWNER_WORKER_BACKEND": instance.backend,
+        "MLHUB_SPAWNER_WORKER_DATA_DIR": str(instance.data.of("spawner-worker")),
+        "MLHUB_SPAWNER_WORKER_PROBE_URL": _url(instance.internal["probe"]),
+        "MLHUB_SPAWNER_WORKER_ATTACH_HOST": LOOPBACK,
+        "MLHUB_SPAWNER_WORKER_ATTACH_PORT": str(instance.internal["attach"]),
+        "MLHUB_SPAWNER_WORKER_GATEWAY_PUBLIC_KEY": credentials.gateway_public,
+    }
+
+
+def _proxy(instance: Instance, _: Credentials) -> dict[str, str]:
+    port = instance.internal
+    return {
+        "MLHUB_PROXY_REPLICA": NODE,
+        "MLHUB_PROXY_PUBLIC_HOST": instance.host,
+        "MLHUB_PROXY_PUBLIC_PORT": str(instance.port),
+        "MLHUB_PROXY_PROBE_HOST": LOOPBACK,
+        "MLHUB_PROXY_PROBE_PORT": str(port["probe"]),
+        "MLHUB_PROXY_API_HOST": LOOPBACK,
+        "MLHUB_PROXY_API_PORT": str(port["hub-api"]),
+        "MLHUB_PROXY_HUB_URL": _url(port["hub"]),
+        "MLHUB_PROXY_DATA_DIR": str(instance.data.of("proxy")),
+    }
+
+
+def _cleanup(instance: Instance, _: Credentials) -> dict[str, str]:
+    return {
+        "MLHUB_CLEANUP_HUB_API_URL": f"{_url(instance.internal['hub'])}/hub/api",
+        "MLHUB_CLEANUP_PUBLIC_URL": instance.public_url,
+    }
+
+
+def _ssh_gateway(instance: Instance, credentials: Credentials) -> dict[str, str]:
+    return {
+        "MLHUB_SSH_GATEWAY_LISTEN_HOST": instance.host,
+        "MLHUB_SSH_GATEWAY_LISTEN_PORT": str(instance.ssh_port),
+        "MLHUB_SSH_GATEWAY_HOST_KEY_FILE": str(credentials.ssh_host_key),
+        "MLHUB_SSH_GATEWAY_CLIENT_KEY_FILE": str(credentials.gateway_key),
+        "MLHUB_SSH_GATEWAY_HUB_API_URL": f"{_url(instance.internal['hub'])}/hub/api",
+    }
+
+
+_PARTS = {
+    "spawner-worker": _spawner_worker,
+    "proxy": _proxy,
+    "hub": _hub,
+    "cleanup": _cleanup,
+    "ssh-gateway": _ssh_gateway,
+}
+
+
+def _is_kept(name: str, service: str) -> bool:
+    if name in _FOR_ONE:
+        return service in _FOR_ONE[name]
+    if _is_ours(name):
+        return False
+    return name in _KEPT or name in _KEPT_SETTINGS or name.startswith(_KEPT_PREFIXES)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(_OURS)
+
+
+def _url(port: int) -> str:
+    return f"http://{LOOPBACK}:{port}"

@@ -1,0 +1,57 @@
+"""What a person is told once everything runs."""
+
+from mlhub_standalone.instance import Instance
+
+FIRST_ADMIN = "first-admin-link.txt"
+"""Where the hub leaves the one-time sign-up link of the first admin, in its data directory."""
+
+
+def hints(instance: Instance) -> str:
+    """Where to go first, and what to know."""
+    paragraphs = [_come_in(instance), _ssh(instance), _isolation(instance), _end(instance)]
+    return "\n".join(f"  {line}" if line else "" for paragraph in paragraphs for line in [*paragraph, ""]).rstrip()
+
+
+def first_admin_link(instance: Instance) -> str | None:
+    """The link by which the first admin signs up; None once it is used, or where a password was set."""
+    try:
+        return (instance.data.of("hub") / FIRST_ADMIN).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _come_in(instance: Instance) -> list[str]:
+    link = first_admin_link(instance)
+    if link is None:
+        return [f"Open {instance.public_url}"]
+    return [
+        "Sign up as the first admin, with this link, which works once:",
+        f"  {link}",
+        f"Everybody else signs up at {instance.public_url}/hub/signup and gets in when an admin approves.",
+    ]
+
+
+def _ssh(instance: Instance) -> list[str]:
+    return [
+        f"SSH: add your public key at {instance.public_url}/hub/ssh-keys (ssh-keygen makes one), then",
+        f"  ssh -p {instance.ssh_port} NAME@{instance.browser_host}"
+        f"          (NAME--WORKSPACE for a named one; a stopped one is started)",
+    ]
+
+
+def _isolation(instance: Instance) -> list[str]:
+    reach = (
+        f"It listens on {instance.host}, where others can reach it, over plain HTTP."
+        if instance.is_open
+        else "It listens on this machine alone."
+    )
+    return [
+        "Workspaces are processes of your own account: nothing keeps users apart from each other or from your files.",
+        f"Let in only people you would lend this account to. {reach}",
+    ]
+
+
+def _end(instance: Instance) -> list[str]:
+    if instance.keep_workspaces:
+        return ["Ctrl-C ends ML Hub and leaves the workspaces running; the next `mlhub up` finds them again."]
+    return ["Ctrl-C ends ML Hub and stops the workspaces; their files are kept."]

@@ -1,0 +1,186 @@
+"""`mlhub up`: starts every part, keeps it running, and ends all of it."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from mlhub_standalone import credentials, leftovers, nats_config, state_file
+from mlhub_standalone.binaries import nats_server
+from mlhub_standalone.components import NATS, Component, nats_component, service_components
+from mlhub_standalone.console import plural, say
+from mlhub_standalone.environment import remarks
+from mlhub_standalone.errors import LauncherError
+from mlhub_standalone.hints import hints
+from mlhub_standalone.instance import Instance, keep
+from mlhub_standalone.log_files import LogFile
+from mlhub_standalone.ports import require_free
+from mlhub_standalone.readiness import problem_of
+from mlhub_standalone.settings import StandaloneSettings
+from mlhub_standalone.shutdown import end_in_order
+from mlhub_standalone.supervisor import State, Supervised
+from mlhub_standalone.table import duration, render
+
+KEEP_WORKSPACES = signal.SIGUSR1
+"""Asks a launcher to end and to leave the workspaces running, whatever it was started with."""
+
+_POLL = 0.1
+_LOGS_EVERY = 10.0
+_TOO_OFTEN = 5
+"""Ends of one part before it was ever ready: it won't get better by itself."""
+
+
+class Launcher:
+    """One run of an instance, from the first check to the last process. Needs the instance's lock."""
+
+    def __init__(self, instance: Instance, settings: StandaloneSettings, person: Mapping[str, str]) -> None:
+        self._instance, self._settings, self._person = instance, settings, person
+        self._parts: list[Supervised] = []
+        self._keep = instance.keep_workspaces
+        self._is_up = False
+        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        """Start, serve until told to end, end. LauncherError if it can't start."""
+        self._listen_to_signals()
+        try:
+            if await _unless(self._stop, asyncio.ensure_future(self._start())):
+                await self._serve()
+        finally:
+            await self._end()
+
+    async def _start(self) -> None:
+        began = time.monotonic()
+        await self._take_over()
+        require_free(self._instance.port, self._instance.host, "--port")
+        require_free(self._instance.ssh_port, self._instance.host, "--ssh-port")
+        keep(self._instance)
+        secrets = credentials.make(self._instance.data)
+        for remark in remarks(self._instance, secrets, self._person):
+            say(f"  {remark}")
+        await self._start_bus(secrets.nats_password)
+        say("Starting the services ...")
+        await self._until_ready(
+            [self._supervise(part) for part in service_components(self._instance, secrets, self._person)]
+        )
+        self._is_up = True
+        self._show(time.monotonic() - began)
+
+    async def _take_over(self) -> None:
+        ended = await asyncio.to_thread(leftovers.end, self._instance.data, keep_workspaces=True)
+        if ended:
+            say(f"Ended {plural(ended, 'process')} that an earlier run had left behind.")
+        for warning in self._instance.warnings:
+            say(f"  {warning}")
+
+    async def _start_bus(self, password: str) -> None:
+        binary = await asyncio.to_thread(nats_server, self._settings.nats_server)
+        nats_config.write(self._instance.data, self._instance.internal[NATS], password)
+        say(f"Starting nats-server {binary} ...")
+        await self._until_ready([self._supervise(nats_component(self._instance, binary.path, self._person))])
+
+    def _supervise(self, component: Component) -> Supervised:
+        log = LogFile(self._instance.data.log(component.name))
+        log.begin()
+        part = Supervised(component, log, self._changed)
+        self._parts.append(part)
+        part.start()
+        return part
+
+    async def _until_ready(self, parts: list[Supervised]) -> None:
+        waiting = list(parts)
+        deadline, said = time.monotonic() + self._settings.ready_within, False
+        while waiting:
+            problems = {part: await _problem(part) for part in waiting}
+            waiting = [part for part in waiting if problems[part] is not None]
+            for part in waiting:
+                if part.restarts >= _TOO_OFTEN:
+                    raise LauncherError(_why_not(part))
+            if waiting and not said and time.monotonic() > deadline:
+                said = True
+                for part in waiting:
+                    say(f"  {part.name} is not ready yet: {problems[part]} (log: {part.log.path})")
+            await asyncio.sleep(_POLL)
+
+    def _show(self, seconds: float) -> None:
+        rows = [(part.name, part.component.address, "ready", _pid(part), str(part.log.path)) for part in self._parts]
+        say("\n" + render(("SERVICE", "ADDRESS", "STATE", "PID", "LOG"), rows))
+        say(f"\nML Hub is ready at {self._instance.public_url} after {duration(seconds)}.\n")
+        say(hints(self._instance) + "\n")
+
+    async def _serve(self) -> None:
+        while not self._stop.is_set():
+            for part in self._parts:
+                await asyncio.to_thread(part.log.bound)
+            await _unless(self._stop, asyncio.ensure_future(asyncio.sleep(_LOGS_EVERY)))
+
+    def _changed(self, part: Supervised) -> None:
+        if part.state is State.WAITING and not self._stop.is_set():
+            say(f"  {part.name} {part.last_end}; starting it again (log: {part.log.path})")
+        elif part.state is State.RUNNING and part.restarts and self._is_up:
+            say(f"  {part.name} runs again (pid {_pid(part)})")
+        state_file.write(self._instance.data, self._parts)
+
+    async def _end(self) -> None:
+        # Nobody asked for the end of a workspace if it is the start that failed.
+        keep_workspaces = self._keep or not self._stop.is_set()
+        if self._parts:
+            say("Ending ML Hub ...")
+            ending = end_in_order(
+                self._instance,
+                self._parts,
+                keep_workspaces=keep_workspaces,
+                workspaces_within=self._settings.stop_within,
+            )
+            if not await _unless(self._hurry, asyncio.ensure_future(ending)):
+                say("  at once, then")
+        await asyncio.gather(*(part.stop(0) for part in self._parts))
+        await asyncio.to_thread(leftovers.end, self._instance.data, keep_workspaces=keep_workspaces)
+        self._instance.data.state.unlink(missing_ok=True)
+        if self._parts:
+            say("Ended; the workspaces run on." if keep_workspaces else "Ended; nothing is left running.")
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._asked_to_end)
+        loop.add_signal_handler(KEEP_WORKSPACES, self._asked_to_keep)
+
+    def _asked_to_end(self) -> None:
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    def _asked_to_keep(self) -> None:
+        self._keep = True
+        self._stop.set()
+
+
+async def _unless(event: asyncio.Event, work: "asyncio.Future[None]") -> bool:
+    """Wait for the work, but no longer than until the event; False if it was given up."""
+    waiting = asyncio.ensure_future(event.wait())
+    both: set[asyncio.Future[Any]] = {waiting, work}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        done = work.done()
+    finally:
+        for future in both:
+            future.cancel()
+        await asyncio.wait(both)
+    if done:
+        await work
+    return done
+
+
+async def _problem(part: Supervised) -> str | None:
+    if part.state is not State.RUNNING:
+        return part.last_end or "it is being started"
+    return await problem_of(part.component)
+
+
+def _why_not(part: Supervised) -> str:
+    last = "\n".join(f"    {line}" for line in part.log.tail(20))
+    return f"{part.name} {part.last_end}, {part.restarts} times. The end of {part.log.path}:\n{last}"
+
+
+def _pid(part: Supervised) -> str:
+    return str(part.identity.pid) if part.identity else "-"

@@ -1,0 +1,57 @@
+"""Asking a component whether it works."""
+
+import asyncio
+import http.client
+import json
+import socket
+
+from mlhub_standalone.components import Check, Component
+
+PATIENCE = 3.0
+"""Seconds that one question may take."""
+
+
+async def problem_of(component: Component) -> str | None:
+    """What is wrong with a component, in a few words; None if it works."""
+    for check in component.checks:
+        problem = await asyncio.to_thread(ask, check)
+        if problem is not None:
+            return problem
+    return None
+
+
+def ask(check: Check) -> str | None:
+    """What is wrong, in a few words; None if all is well. Blocks for at most a few seconds."""
+    try:
+        if check.path:
+            return _get(check)
+        _connect(check)
+    except OSError as error:
+        return f"nothing answers on {check.host}:{check.port} ({error.strerror or error})"
+    except http.client.HTTPException as error:
+        return f"{check.host}:{check.port} does not speak HTTP ({type(error).__name__})"
+    return None
+
+
+def _connect(check: Check) -> None:
+    socket.create_connection((check.host, check.port), PATIENCE).close()
+
+
+def _get(check: Check) -> str | None:
+    # Not by a library that would send this through a proxy of the environment.
+    connection = http.client.HTTPConnection(check.host, check.port, timeout=PATIENCE)
+    try:
+        connection.request("GET", check.path)
+        answer = connection.getresponse()
+        body = answer.read(65536)
+    finally:
+        connection.close()
+    return None if answer.status < 400 else _reason(answer.status, body)
+
+
+def _reason(status: int, body: bytes) -> str:
+    try:
+        problems = json.loads(body)["problems"]
+        return "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"it answers {status}"

@@ -1,0 +1,27 @@
+"""The one place where the launcher looks at its environment."""
+
+import os
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+NATS_SERVER = "MLHUB_STANDALONE_NATS_SERVER"
+
+
+class StandaloneSettings(BaseSettings):
+    """What can only be set by environment; all else are options of `mlhub up`."""
+
+    model_config = SettingsConfigDict(env_prefix="MLHUB_STANDALONE_", extra="ignore")
+
+    nats_server: str | None = None
+    """Path of the nats-server to run. None: the one on PATH if it is new enough, else the installed wheel's."""
+
+    stop_within: float = 30
+    """Seconds that workspaces get to stop before what is left of them is killed."""
+
+    ready_within: float = 120
+    """Seconds until `up` says what is still missing; it goes on trying."""
+
+
+def user_environment() -> dict[str, str]:
+    """The environment the launcher was started with."""
+    return dict(os.environ)
