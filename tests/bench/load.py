@@ -44,8 +44,7 @@ async def _by_wrk(wrk: str, url: str, paths: Sequence[str], seconds: float, fold
     listed = ",".join(f'wrk.format("GET", "{path}")' for path in paths)
     # The requests are made once, or the generator would be what is measured.
     script.write_text(
-        f"local all\nfunction init() wrk.init({{}}); all = {{{listed}}} end\n"
-        "function request() return all[math.random(#all)] end\n"
+        f"local all\nfunction init() all = {{{listed}}} end\nfunction request() return all[math.random(#all)] end\n"
     )
     command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(script), url]
     process = await asyncio.create_subprocess_exec(

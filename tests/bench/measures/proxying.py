@@ -57,6 +57,8 @@ async def measure(bench: Bench) -> None:
             contenders.append(await stack.enter_async_context(_ours(bench, server, routes)))
             if bench.chp is not None:
                 contenders.append(await stack.enter_async_context(_chp(bench, server, routes)))
+        for contender in contenders:
+            await _round(bench, contender)  # node compiles what runs often
         rounds = await interleave(
             bench.runs,
             {f"{one.name}, {one.routes} routes": one for one in contenders},
