@@ -1,0 +1,71 @@
+"""Runs HAProxy, and the agent that keeps it in step with the bus."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mlhub_proxy.agent import Agent
+from mlhub_proxy.api import add_endpoints
+from mlhub_proxy.binary import find_haproxy
+from mlhub_proxy.config import make_config
+from mlhub_proxy.haproxy import PID_FILE, HAProxy
+from mlhub_proxy.maps import Maps
+from mlhub_proxy.runtime_api import RuntimeApi
+from mlhub_proxy.settings import ProxySettings
+from mlhub_shared.runtime.service import Runtime, serve
+
+
+async def run(settings: ProxySettings) -> None:
+    """Serve until SIGTERM or SIGINT; HAProxy serves before the bus is there, by the last tables."""
+    program, version = find_haproxy(settings.haproxy)
+    folder = private_folder(settings.data_dir)
+    api = RuntimeApi(folder)
+    maps = Maps(api, folder)
+    haproxy = HAProxy(
+        program.absolute(),
+        make_config(settings, version),
+        api,
+        folder=folder,
+        pid_file=settings.data_dir.absolute() / PID_FILE,
+    )
+
+    @asynccontextmanager
+    async def build(runtime: Runtime) -> AsyncIterator[None]:
+        agent = Agent(runtime.bus, settings, maps, api, runtime.clock)
+        add_endpoints(runtime.app, agent=agent, maps=maps, api=api)
+        runtime.health.require("haproxy", lambda: haproxy.problem)
+        runtime.health.require("routes", lambda: maps.problem)
+        runtime.keep_running("follow", agent.follow)
+        runtime.keep_running("lease", agent.lease.run)
+        runtime.keep_running("activity", agent.watch_activity)
+        runtime.keep_running("save", maps.keep_saved)
+        yield
+
+    supervising = asyncio.ensure_future(haproxy.run(before_start=maps.save, after_start=maps.resync))
+    asked_to_end = False
+    try:
+        await serve("proxy", settings, build)
+        asked_to_end = True
+    finally:
+        supervising.cancel()
+        await asyncio.wait([supervising])
+        if asked_to_end:
+            await haproxy.stop(settings.shutdown_grace)
+        else:
+            # An agent that fails must not take the open connections along: the next one finds HAProxy running.
+            haproxy.release()
+        api.close()
+
+
+def private_folder(data_dir: Path) -> Path:
+    """HAProxy's folder, which nobody else may enter: whoever reaches its socket commands it."""
+    folder = data_dir.absolute() / "haproxy"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(folder, 0o700)
+    return folder
+
+
+if __name__ == "__main__":
+    asyncio.run(run(ProxySettings()))

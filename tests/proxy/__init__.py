@@ -1,0 +1,1 @@
+"""The proxy: real HAProxy, real nats-server, small servers behind."""
