@@ -1,6 +1,6 @@
 """A hub's REST API that lists, hides, breaks and lies as a test wants it to."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -18,6 +18,8 @@ class ScriptedHub:
         self.scopes = ["list:users", "read:users:name", "custom:cleanup:run"]
         self.break_page: Callable[[int], web.Response | None] = lambda _: None
         """Another answer for the page at this offset."""
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+        """What happens while a page is made."""
         self.pages_asked: list[int] = []
         self.asked_about: list[str] = []
         self._runner: web.AppRunner | None = None
@@ -48,6 +50,8 @@ class ScriptedHub:
         assert "jupyterhub-pagination" in request.headers["Accept"]
         offset = int(request.query["offset"])
         self.pages_asked.append(offset)
+        if self.meanwhile is not None:
+            await self.meanwhile()
         if (broken := self.break_page(offset)) is not None:
             return broken
         listed = [name for name in self.users if name not in self.unlisted]
