@@ -1,7 +1,7 @@
 """Secrets made at the first start and kept: each service finds those it needs, and no others, as files of its own."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,7 +31,7 @@ READERS = {
 class Credentials:
     """What the launcher itself has to hand on."""
 
-    nats_password: str
+    nats_password: str = field(repr=False)
     ssh_host_key: Path
     """Private key the SSH port shows."""
     gateway_key: Path
@@ -61,8 +61,8 @@ def nats_password(data: DataDir) -> str:
 
 def _secret(data: DataDir, variable: str, readers: tuple[str, ...]) -> str:
     files = [data.secrets(reader) / variable for reader in readers]
-    found = next((file.read_text() for file in files if file.is_file()), None)
-    value = found or secrets.token_urlsafe(32)
+    found = (file.read_text() for file in files if file.is_file())
+    value = next(filter(None, found), None) or secrets.token_urlsafe(32)
     for file in files:
         if not file.is_file() or file.read_text() != value:
             write_private(file, value)

@@ -10,6 +10,7 @@ from mlhub_standalone import credentials, leftovers, nats_config, state_file
 from mlhub_standalone.binaries import nats_server
 from mlhub_standalone.components import NATS, Component, nats_component, service_components
 from mlhub_standalone.console import plural, say
+from mlhub_standalone.data_dir import make_private
 from mlhub_standalone.environment import remarks
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.hints import hints
@@ -81,7 +82,9 @@ class Launcher:
         await self._until_ready([self._supervise(nats_component(self._instance, binary.path, self._person))])
 
     def _supervise(self, component: Component) -> Supervised:
-        log = LogFile(self._instance.data.log(component.name))
+        data = self._instance.data
+        make_private(data.of(component.name))
+        log = LogFile(data.log(component.name))
         log.begin()
         part = Supervised(component, log, self._changed)
         self._parts.append(part)
@@ -139,7 +142,7 @@ class Launcher:
         await asyncio.to_thread(leftovers.end, self._instance.data, keep_workspaces=keep_workspaces)
         self._instance.data.state.unlink(missing_ok=True)
         if self._parts:
-            say("Ended; the workspaces run on." if keep_workspaces else "Ended; nothing is left running.")
+            say("Ended; workspaces that ran run on." if keep_workspaces else "Ended; nothing is left running.")
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,140 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from mlhub_cleanup.settings import CleanupSettings
+from mlhub_hub.settings import HubSettings
+from mlhub_proxy.settings import ProxySettings
+from mlhub_shared.runtime.settings import CommonSettings
+from mlhub_spawner_worker.settings import SpawnerWorkerSettings
+from mlhub_ssh_gateway.settings import SshGatewaySettings
+from mlhub_standalone import credentials
+from mlhub_standalone.components import SERVICES, service_components
+from mlhub_standalone.credentials import Credentials
+from mlhub_standalone.data_dir import DataDir
+from mlhub_standalone.environment import environment_of, remarks
+from mlhub_standalone.instance import Asked, Instance, plan
+
+SETTINGS: dict[str, type[CommonSettings]] = {
+    "hub": HubSettings,
+    "spawner-worker": SpawnerWorkerSettings,
+    "proxy": ProxySettings,
+    "cleanup": CleanupSettings,
+    "ssh-gateway": SshGatewaySettings,
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    data = DataDir(tmp_path / "data")
+    data.create()
+    return data
+
+
+@pytest.fixture
+def secrets(data: DataDir) -> Credentials:
+    return credentials.make(data)
+
+
+@pytest.fixture
+def instance(data: DataDir) -> Instance:
+    return plan(data, Asked(port=9000, ssh_port=9022, hub_name="team", capacity=3), {})
+
+
+def settings_of(
+    service: str, instance: Instance, secrets: Credentials, patch: pytest.MonkeyPatch, **person: str
+) -> CommonSettings:
+    """What a service makes of the environment it is started in."""
+    for name in os.environ:
+        patch.delenv(name)
+    for name, value in environment_of(service, instance, secrets, person).items():
+        patch.setenv(name, value)
+    return SETTINGS[service]()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_gets_on_the_bus(
+    service: str, instance: Instance, secrets: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(service, instance, secrets, monkeypatch)
+    bus = settings.bus(service)
+    assert (bus.url, bus.hub) == (f"nats://127.0.0.1:{instance.internal['nats']}", "team")
+    assert (bus.user, bus.password) == (credentials.NATS_USER, secrets.nats_password)
+    assert settings.internal_token is not None
+    assert settings.http_host == "127.0.0.1"
+
+
+def test_the_services_find_each_other(
+    instance: Instance, secrets: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = settings_of("hub", instance, secrets, monkeypatch)
+    worker = settings_of("spawner-worker", instance, secrets, monkeypatch)
+    proxy = settings_of("proxy", instance, secrets, monkeypatch)
+    cleanup = settings_of("cleanup", instance, secrets, monkeypatch)
+    gateway = settings_of("ssh-gateway", instance, secrets, monkeypatch)
+    assert isinstance(hub, HubSettings)
+    assert isinstance(worker, SpawnerWorkerSettings)
+    assert isinstance(proxy, ProxySettings)
+    assert isinstance(cleanup, CleanupSettings)
+    assert isinstance(gateway, SshGatewaySettings)
+    api = f"http://{hub.listen_host}:{hub.listen_port}/hub/api"
+    probe = f"http://{proxy.probe_host}:{proxy.probe_port}"
+    assert hub.public_url == f"http://{proxy.public_host}:{proxy.public_port}" == "http://127.0.0.1:9000"
+    assert hub.probe_url == worker.probe_url == probe
+    assert hub.workspace_api_url == f"http://{proxy.api_host}:{proxy.api_port}"
+    assert proxy.hub_url == f"http://{hub.listen_host}:{hub.listen_port}"
+    assert hub.cleanup_url == f"http://{cleanup.http_host}:{cleanup.http_port}"
+    assert str(cleanup.hub_api_url) == str(gateway.hub_api_url) == api
+    assert (hub.ssh_port, gateway.listen_port) == (9022, 9022)
+    assert worker.capacity == 3
+
+
+def test_the_services_share_their_tokens_with_the_hub_alone(
+    instance: Instance, secrets: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = settings_of("hub", instance, secrets, monkeypatch)
+    cleanup = settings_of("cleanup", instance, secrets, monkeypatch)
+    gateway = settings_of("ssh-gateway", instance, secrets, monkeypatch)
+    assert isinstance(hub, HubSettings)
+    assert isinstance(cleanup, CleanupSettings)
+    assert isinstance(gateway, SshGatewaySettings)
+    assert hub.cleanup_hub_api_token == cleanup.hub_api_token is not None
+    assert hub.ssh_gateway_hub_api_token == gateway.hub_api_token is not None
+    assert hub.cleanup_hub_api_token != hub.ssh_gateway_hub_api_token
+
+
+def test_no_secret_stands_in_an_environment(instance: Instance, secrets: Credentials) -> None:
+    files = [file for file in instance.data.secrets("x").parent.rglob("*") if file.is_file()]
+    values = {file.read_text().strip() for file in files}
+    for component in service_components(instance, secrets, {}):
+        assert not values & set(component.environment.values())
+        assert component.environment["MLHUB_SECRETS_DIR"] == str(instance.data.secrets(component.name))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_little_of_the_persons_environment_is_passed_on(service: str, instance: Instance, secrets: Credentials) -> None:
+    person = {
+        "HOME": "/home/me", "LC_ALL": "C.UTF-8", "SSL_CERT_FILE": "/ca", "CLEANUP_INTERVAL_SECONDS": "60",
+        "AWS_SECRET_ACCESS_KEY": "x", "HTTP_PROXY": "http://proxy", "PYTHONPATH": "/x", "MLHUB_MAX_CPU": "2",
+        "MLHUB_ADMIN_PASSWORD": "admins", "MLHUB_API_TOKEN": "token",
+    }  # fmt: skip
+    passed = environment_of(service, instance, secrets, person)
+    kept = {"HOME", "LC_ALL", "SSL_CERT_FILE", "CLEANUP_INTERVAL_SECONDS", "MLHUB_MAX_CPU"}
+    for_the_hub = {"MLHUB_ADMIN_PASSWORD", "MLHUB_API_TOKEN"} if service == "hub" else set()
+    assert {name for name in person if name in passed} == kept | for_the_hub
+
+
+def test_what_the_person_sets_on_purpose_wins_and_is_told(instance: Instance, secrets: Credentials) -> None:
+    person = {"MLHUB_HUB_PUBLIC_URL": "https://hub.example", "MLHUB_SPAWNER_WORKER_CAPACITY": "3"}
+    assert environment_of("hub", instance, secrets, person)["MLHUB_HUB_PUBLIC_URL"] == "https://hub.example"
+    assert remarks(instance, secrets, person) == ["MLHUB_HUB_PUBLIC_URL is taken from your environment"]
+
+
+def test_the_bus_of_another_deployment_is_left_alone(instance: Instance, secrets: Credentials) -> None:
+    person = {"MLHUB_NATS_URL": "nats://elsewhere:4222", "MLHUB_NATS_PASSWORD": "x", "MLHUB_SECRETS_DIR": "/x"}
+    for component in service_components(instance, secrets, person):
+        assert "elsewhere" not in component.environment["MLHUB_NATS_URL"]
+        assert component.environment["MLHUB_SECRETS_DIR"] != "/x"
+        assert "MLHUB_NATS_PASSWORD" not in component.environment
+    assert len(remarks(instance, secrets, person)) == 3

@@ -1,0 +1,33 @@
+"""A single-user server that starts in no time and can do nothing but answer: for tests that start many."""
+
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers every request below its own prefix with its pid."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        prefix = os.environ["JUPYTERHUB_SERVICE_PREFIX"]
+        body = str(os.getpid()).encode()
+        self.send_response(200 if self.path.startswith(prefix) else 404)
+        self.send_header("Content-Length", str(len(body)))
+        # As the real one does: JupyterHub looks for it.
+        self.send_header("X-JupyterHub-Version", "6.1.1")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+def main() -> None:
+    url = urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
+    ThreadingHTTPServer((url.hostname or "127.0.0.1", url.port or 80), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
