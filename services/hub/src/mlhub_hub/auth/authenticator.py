@@ -114,11 +114,17 @@ class SignUpAuthenticator(Authenticator):
         accounts.forget(self._db, user.name)
         wake_projection(user.settings or {})
 
-    def end_sessions(self, handler: BaseHandler, name: str) -> Any:
-        """End every session of a user in a browser, at once; his tokens are asked about anew. None: not known yet."""
+    def end_sessions(self, handler: BaseHandler, name: str, *, but: str | None = None) -> Any:
+        """End every session of a user in a browser, in his workspaces too; returns the user, None if there is none.
+
+        `but`: the session whose workspaces stay open. Tokens that he made stay, and are asked about anew.
+        """
         user: Any = handler.find_user(name)
         if user is not None:
             user.orm_user.cookie_id = secrets.token_hex(16)
+            for token in user.api_tokens:
+                if token.session_id and token.session_id != but:
+                    self._db.delete(token)
             self._db.commit()
             user._auth_refreshed = None
         return user

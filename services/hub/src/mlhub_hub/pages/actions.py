@@ -1,0 +1,152 @@
+"""What the buttons of a workspace do, and the dialogs they open; all work without JavaScript."""
+
+from datetime import timedelta
+from typing import Any
+
+from jupyterhub.handlers import BaseHandler
+from jupyterhub.user import User
+from tornado import web
+
+from mlhub_hub.auth.keys import keys_of
+from mlhub_hub.pages.base import PageHandler
+from mlhub_hub.pages.ssh import instructions
+from mlhub_hub.pages.view import extended, links_of
+from mlhub_hub.pages.workspaces import server_of
+from mlhub_hub.rest import WorkspaceHandler
+from mlhub_shared.contracts.message import new_id
+from mlhub_shared.contracts.queries import EXTEND_WORKSPACE, ExtendWorkspace
+from mlhub_shared.contracts.workspace import WorkspaceRecord
+from mlhub_shared.errors import MLHubError
+
+_EXTEND_PATIENCE = timedelta(seconds=5)
+
+
+class WorkspaceAction(PageHandler, WorkspaceHandler):
+    """Start, stop and delete as the REST API does, asked by a form, answered by a page."""
+
+    # A form is sent by a browser: the API's own rules for scripts don't fit, those of pages do.
+    _accept_token_auth = False
+    _xsrf_safe_methods = BaseHandler._xsrf_safe_methods
+    get_content_type = BaseHandler.get_content_type
+    get_current_user_cookie = BaseHandler.get_current_user_cookie
+    check_xsrf_cookie = BaseHandler.check_xsrf_cookie
+
+    @web.authenticated
+    async def post(self, action: str) -> None:
+        """Do it and go back to the list; to the progress of a start."""
+        user = self.user_named(self.form_value("user"))
+        server = self.form_value("server")
+        if server not in {"", *user.orm_spawners}:
+            raise web.HTTPError(404, "There is no such workspace.")
+        await getattr(self, f"_{action}")(user, server)
+        if self.request.headers.get("Accept") == "application/json":
+            self.set_status(204)
+            self.finish()
+            return
+        links = links_of(server_of(user, server), hub_url=self.hub.base_url, base_url=self.settings["base_url"])
+        self.redirect(links.progress if action == "start" else self.home_url(user))
+
+    def get_json_body(self) -> dict[str, Any] | None:
+        """What the API would have been sent: `remove` for a deletion, and the options as they are for a start."""
+        return {"remove": True} if self.path_args[0] == "delete" else None
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """A sentence for scripts, a page for people."""
+        if self.request.headers.get("Accept") == "application/json":
+            WorkspaceHandler.write_error(self, status_code, **kwargs)
+        else:
+            BaseHandler.write_error(self, status_code, **kwargs)
+
+    async def _start(self, user: User, server: str) -> None:
+        if not user.spawners[server].active:
+            await WorkspaceHandler.post(self, user.name, server)
+
+    async def _stop(self, user: User, server: str) -> None:
+        await WorkspaceHandler.delete(self, user.name, server)
+
+    async def _delete(self, user: User, server: str) -> None:
+        await WorkspaceHandler.delete(self, user.name, server)
+
+    async def _extend(self, user: User, server: str) -> None:
+        self.user_named(user.name, scope="start:servers")
+        record = self.context.workspaces.value(self.context.workspace(user.name, server).name)
+        until = extended(record, self.context.policy, self.context.clock()) if record else None
+        if record is None or until is None:
+            raise web.HTTPError(409, "There is nothing to extend: it does not run, has no end, or lives its longest.")
+        query = ExtendWorkspace(
+            workspace=record.workspace,
+            generation=record.generation,
+            expires_at=until,
+            requester=f"user:{self.current_user.name}",
+            correlation_id=new_id(),
+        )
+        try:
+            await self.context.bus.ask(
+                EXTEND_WORKSPACE, query, WorkspaceRecord, node=record.node, timeout=_EXTEND_PATIENCE
+            )
+        except MLHubError as error:
+            raise web.HTTPError(503, f"It could not be extended: {error}.") from None
+
+
+class _AboutWorkspace(PageHandler):
+    """A dialog about one workspace; a page of its own where there is no JavaScript."""
+
+    template = ""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show it; only its inside with `?fragment=1`."""
+        user = self.asked_user()
+        name = self.get_argument("server", "")
+        if name not in {"", *user.orm_spawners}:
+            raise web.HTTPError(404, "There is no such workspace.")
+        server = server_of(user, name)
+        links = links_of(server, hub_url=self.hub.base_url, base_url=self.settings["base_url"])
+        await self.show(
+            "dialog_page.html" if not self.get_argument("fragment", "") else self.template,
+            inside=self.template,
+            server=server,
+            links=links,
+            owner=user,
+            home_url=self.home_url(user),
+            **self.facts(user, name),
+        )
+
+    def facts(self, user: User, server: str) -> dict[str, Any]:
+        """What else the template shows."""
+        return {}
+
+
+class DeleteDialog(_AboutWorkspace):
+    """Says what a deletion will hit, and asks once."""
+
+    template = "_delete.html"
+
+    def facts(self, user: User, server: str) -> dict[str, Any]:
+        """Whether it runs."""
+        record = self.context.workspaces.value(self.context.workspace(user.name, server).name)
+        return {"is_active": record is not None and record.phase.is_active}
+
+
+class SshDialog(_AboutWorkspace):
+    """The exact command, and what to put where."""
+
+    template = "_ssh.html"
+
+    def facts(self, user: User, server: str) -> dict[str, Any]:
+        """What to type."""
+        settings = self.context.settings
+        return {
+            "ssh": instructions(
+                self.context.workspace(user.name, server),
+                host=settings.ssh_host,
+                port=settings.ssh_port,
+                host_key=settings.ssh_host_key,
+            ),
+            "keys_url": self.page_url("ssh-keys"),
+            "has_key": self.has_ssh_key(),
+        }
+
+    def has_ssh_key(self) -> bool:
+        """The one who asks could log in with a key."""
+        return bool(keys_of(self.db, self.current_user.name))

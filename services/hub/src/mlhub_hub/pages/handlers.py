@@ -1,0 +1,54 @@
+"""Every page and where it is, below the hub's prefix; to be asked before JupyterHub's own."""
+
+from pathlib import Path
+from typing import Any
+
+from jupyterhub.handlers.static import CacheControlStaticFilesHandler
+
+from mlhub_hub.pages.accounts import AccountPage, ApprovalsPage, LoginPage, SignUpPage
+from mlhub_hub.pages.actions import DeleteDialog, SshDialog, WorkspaceAction
+from mlhub_hub.pages.home import HomeEvents, HomePage
+from mlhub_hub.pages.keys import SshKeysPage
+from mlhub_hub.pages.options import NewWorkspacePage, OptionsPage
+from mlhub_hub.pages.starting import StartingEvents, StartingPage
+
+_PACKAGE = Path(__file__).parent.parent
+
+TEMPLATES = _PACKAGE / "templates"
+"""For `JupyterHub.template_paths`."""
+
+STATIC = _PACKAGE / "static"
+
+
+class StaticFiles(CacheControlStaticFilesHandler):
+    """Style and scripts; kept by browsers for as long as their `?v=` lasts."""
+
+    def set_default_headers(self) -> None:
+        """A browser must not guess what a file is."""
+        super().set_default_headers()
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+
+def page_handlers() -> list[tuple[Any, ...]]:
+    """Patterns and handlers, as `JupyterHub.add_url_prefix` takes them."""
+    return [
+        (r"/home", HomePage),
+        (r"/login", LoginPage),
+        (r"/signup", SignUpPage),
+        (r"/account", AccountPage),
+        (r"/change-password", AccountPage),
+        (r"/approvals", ApprovalsPage),
+        (r"/ssh-keys", SshKeysPage),
+        (r"/new-workspace", NewWorkspacePage),
+        (r"/spawn", OptionsPage),
+        (r"/spawn/([^/]+)", OptionsPage),
+        (r"/spawn/([^/]+)/([^/]+)", OptionsPage),
+        (r"/spawn-pending/([^/]+)", StartingPage),
+        (r"/spawn-pending/([^/]+)/([^/]+)", StartingPage),
+        (r"/workspaces/ssh", SshDialog),
+        (r"/workspaces/confirm-delete", DeleteDialog),
+        (r"/workspaces/(start|stop|delete|extend)", WorkspaceAction),
+        (r"/mlhub/events", HomeEvents),
+        (r"/mlhub/progress", StartingEvents),
+        (r"/mlhub-static/(.*)", StaticFiles, {"path": str(STATIC)}),
+    ]
