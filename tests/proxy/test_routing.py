@@ -3,8 +3,6 @@
 import asyncio
 from urllib.parse import quote
 
-import pytest
-
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.services import Route, route_key
 from mlhub_shared.contracts.workspace import Endpoint, Phase
@@ -114,7 +112,7 @@ async def test_a_record_can_claim_only_its_own_prefix(agent: Agent, bus: Bus, ba
     for number, prefix in enumerate(prefixes):
         await bus.workspaces.put(f"m{number}", ready(evil, user="mallory", base_url=prefix))
     await bus.workspaces.put("dots", ready(evil, user="..", base_url="/user/../"))
-    unspecified = record(user="zero", phase=Phase.READY, endpoint=Endpoint(host="0.0.0.0", port=agent.public))
+    unspecified = record(user="zero", phase=Phase.READY, endpoint=Endpoint(host="::", port=agent.public))
     await put(bus, unspecified)
     named = record(user="named", phase=Phase.READY, endpoint=Endpoint(host="localhost\nquit", port=1))
     await put(bus, named)

@@ -1,6 +1,7 @@
 """One HAProxy, kept running: found again after a crash of the agent, started again after one of its own."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -138,24 +139,36 @@ class HAProxy:
             return None
 
     async def _start(self, old: Process | None) -> Process:
-        take_over = ["-x", SOCKET, "-sf", str(old.pid)] if old else []
+        # Not `-sf`: it would pause the old one before it is sure that the new one can bind all it must.
+        take_over = ["-x", SOCKET] if old else []
         process = Process.start(
             [self._program, "-db", "-f", CONFIG, *take_over], folder=self._folder, log=self._folder / LOG
         )
         self._note(process)
         try:
             async with asyncio.timeout(_START):
-                while not process.ended.is_set():
-                    info = await self._info()
-                    if info is not None and info.pid == process.pid:
-                        log.info("haproxy.started", pid=process.pid, instead_of=old.pid if old else None)
-                        return process
-                    await process.wait(0.01)
+                if await self._answers(process, times=1):
+                    if old is not None:
+                        # Until it has let go of the socket that both have, it may answer in the new one's place.
+                        old.send(signal.SIGUSR1)
+                        await self._answers(process, times=5)
+                    log.info("haproxy.started", pid=process.pid, instead_of=old.pid if old else None)
+                    return process
         except TimeoutError:
             await process.end(0)
         if old is not None:
             self._note(old)
         raise Temporary(f"HAProxy did not start: {self._log_tail()}")
+
+    async def _answers(self, process: Process, *, times: int) -> bool:
+        """Wait until this process, and no other, answers so many times in a row; False if it ended."""
+        row = 0
+        while row < times and not process.ended.is_set():
+            info = await self._info()
+            row = row + 1 if info is not None and info.pid == process.pid else 0
+            if row < times:
+                await process.wait(0.01)
+        return not process.ended.is_set()
 
     def _note(self, process: Process) -> None:
         write_whole(self._pid_file, f"{process.pid}\n")

@@ -25,7 +25,8 @@ class Process:
 
         Its output goes to a file, since a pipe would end with us, and it gets nothing of our environment.
         """
-        with log.open("wb") as output:
+        log.unlink(missing_ok=True)  # a former process may still write into it
+        with log.open("ab") as output:
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
