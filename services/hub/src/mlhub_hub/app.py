@@ -1,14 +1,38 @@
 """JupyterHub with the bus at its side."""
 
 import asyncio
+import sys
 from contextlib import suppress
+from typing import Any
+from urllib.parse import urlencode
 
+import structlog
 from jupyterhub.app import JupyterHub
+from pydantic import ValidationError
 from traitlets import Instance
 
+from mlhub_hub import modes, options, services
+from mlhub_hub.auth import first_admin, key_projection
+from mlhub_hub.auth.authenticator import SignUpAuthenticator
+from mlhub_hub.auth.tables import create_tables
+from mlhub_hub.auth.user_changes import follow_users
+from mlhub_hub.config import jupyterhub_config
 from mlhub_hub.context import SETTINGS_KEY, HubContext
+from mlhub_hub.database import use_wal
+from mlhub_hub.health import HealthHandler
+from mlhub_hub.pages.handlers import page_handlers
+from mlhub_hub.projections import RouteProjection
+from mlhub_hub.rest import rest_handlers
 from mlhub_hub.settings import HubSettings
+from mlhub_hub.watch import Watch
 from mlhub_shared.bus import Bus
+from mlhub_shared.runtime.clock import utc_now
+from mlhub_shared.runtime.logging import configure_logging
+
+log = structlog.get_logger(__name__)
+
+_CLOSED_WITHIN = 5
+"""Seconds; a bus that is away must not keep the hub from ending."""
 
 
 class MLHub(JupyterHub):
@@ -16,24 +40,103 @@ class MLHub(JupyterHub):
 
     name = "mlhub"
     hub_settings = Instance(HubSettings)
-    context: HubContext | None = None
+    context: HubContext
+    routes: RouteProjection
+
+    def load_config_file(self, filename: str, path: Any = None) -> None:
+        """Take our settings, then the user's file, which wins; a file that happens to lie about is not read."""
+        self.update_config(jupyterhub_config(self.hub_settings))
+        if (user_config := self.hub_settings.user_config) is not None:
+            super().load_config_file(user_config.name, path=str(user_config.parent.absolute()))
+
+    def init_logging(self) -> None:
+        """Hand JupyterHub's lines to the handler of all others."""
+        super().init_logging()
+        self.log.propagate = True
+
+    def init_db(self) -> None:
+        """Open the database, and make our own tables beside JupyterHub's."""
+        use_wal()
+        super().init_db()
+        create_tables(self.db.get_bind())
+        follow_users()
+        if issubclass(self.authenticator_class, SignUpAuthenticator):
+            self._prepare_first_admin()
+
+    def _prepare_first_admin(self) -> None:
+        settings = self.hub_settings
+        first_admin.prepare(
+            self.db,
+            settings.admin_name,
+            password=settings.admin_password.get_secret_value() if settings.admin_password else None,
+            link=lambda token: f"{settings.public_url}{self.hub_prefix}signup?{urlencode({'token': token})}",
+            data_dir=settings.data_dir,
+            now=utc_now(),
+        )
 
     async def init_users(self) -> None:
         """Open the bus: configuration and database are there, spawners are not yet."""
         bus = await Bus.open(self.hub_settings.bus("hub"))
-        self.context = HubContext.follow(self.hub_settings, bus)
-        await self.context.workspaces.synced()
-        self.tornado_settings[SETTINGS_KEY] = self.context
+        self.context = context = await HubContext.follow(self.hub_settings, bus)
+        self.tornado_settings[SETTINGS_KEY] = context
+        options.guard(context)
+        route_table = bus.start_table(bus.routes)
+        await route_table.synced()
+        self.routes = RouteProjection(route_table)
+        bus.run(self.routes.run())
+        self.tornado_settings[key_projection.SETTINGS_KEY] = key_projection.project_ssh_keys(self.db, bus)
         await super().init_users()
+
+    async def init_role_assignment(self) -> None:
+        """Give out the roles."""
+        await super().init_role_assignment()
+        services.give_admins_the_cleanup(self.db)
+
+    def init_tornado_settings(self) -> None:
+        """Have the way the hub is used decide who may make a workspace."""
+        super().init_tornado_settings()
+        self.tornado_settings["named_server_limit_per_user"] = modes.named_server_limit(
+            self.context, self.named_server_limit_per_user
+        )
+
+    def init_handlers(self) -> None:
+        """Put our handlers before JupyterHub's."""
+        super().init_handlers()
+        ours = [(r"/health", HealthHandler), *rest_handlers(), *page_handlers()]
+        self.handlers[:0] = self.add_url_prefix(self.hub_prefix, ours)
+
+    async def start(self) -> None:  # type: ignore[override]
+        """Begin to serve."""
+        self.context.bus.run(Watch(self.context).run())
+        await super().start()
+        log.info("service.started", http=self.hub_settings.target_url)
 
     async def cleanup(self) -> None:
         """Close the bus after everything else, but never wait long for it."""
         await super().cleanup()
-        if self.context is not None:
+        if hasattr(self, "context"):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.context.bus.close(), 5)
+                await asyncio.wait_for(self.context.bus.close(), _CLOSED_WITHIN)
+        log.info("service.ended")
+
+    def _configure_logging(self) -> None:
+        """traitlets would add a handler of its own form."""
 
 
 def main() -> None:
     """Run the hub until SIGTERM or SIGINT."""
+    try:
+        settings = HubSettings()
+    except ValidationError as error:
+        sys.exit("\n".join(["The hub can't start with these settings:", *map(_sentence, error.errors())]))
+    configure_logging("hub", level=settings.log_level, style=settings.log_format)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    MLHub.instance(hub_settings=settings)
     MLHub.launch_instance()
+
+
+def _sentence(error: Any) -> str:
+    # Never the value: it may be a secret.
+    message = error["msg"].removeprefix("Value error, ")
+    name = "_".join(map(str, error["loc"]))
+    return f"  {name}: {message}" if name else f"  {message}"

@@ -1,16 +1,31 @@
 """What every part of the hub may need, in one place: `settings["mlhub"]` of the web application."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from jupyterhub import orm
+
+from mlhub_hub.commands import Commands
+from mlhub_hub.secret_values import SecretValues
 from mlhub_hub.settings import HubSettings
 from mlhub_shared.bus import Bus, Table
+from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.options import Policy
 from mlhub_shared.contracts.services import ProxyState, WorkerLease
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.runtime.clock import Clock, utc_now
 
+if TYPE_CHECKING:
+    from mlhub_hub.spawner import BusSpawner
+
 SETTINGS_KEY = "mlhub"
 """Where handlers find the context: `self.settings[SETTINGS_KEY]`."""
+
+GRACE = timedelta(seconds=30)
+"""How long a record that vanished may take to come back: workers write them anew after the bus lost its store."""
 
 
 @dataclass
@@ -27,16 +42,47 @@ class HubContext:
     """By replica."""
     policy: Policy
     """What anybody may ask for."""
+    commands: Commands
+    secret_values: SecretValues
     clock: Clock = utc_now
+    spawners: "WeakValueDictionary[str, BusSpawner]" = field(default_factory=WeakValueDictionary)
+    """The spawner of each workspace that JupyterHub has in hand, by workspace name."""
+    unapplied: WeakKeyDictionary[orm.Spawner, dict[str, Any]] = field(default_factory=WeakKeyDictionary)
+    """What the options were before a change that no start has accepted yet."""
+    missing_since: dict[str, float] = field(default_factory=dict)
+    """When a record went, by workspace name, in the event loop's time."""
+    followed_since: float = 0.0
+    """When the tables were complete for the first time."""
 
     @classmethod
-    def follow(cls, settings: HubSettings, bus: Bus) -> "HubContext":
-        """Start to follow what the hub needs to know."""
+    async def follow(cls, settings: HubSettings, bus: Bus, *, clock: Clock = utc_now) -> "HubContext":
+        """Follow what the hub needs to know, and wait until it is known."""
+        workspaces = bus.start_table(bus.workspaces)
+        workers, proxies = bus.start_table(bus.workers), bus.start_table(bus.proxies)
+        await asyncio.gather(workspaces.synced(), workers.synced(), proxies.synced())
         return cls(
             settings=settings,
             bus=bus,
-            workspaces=bus.start_table(bus.workspaces),
-            workers=bus.start_table(bus.workers),
-            proxies=bus.start_table(bus.proxies),
+            workspaces=workspaces,
+            workers=workers,
+            proxies=proxies,
             policy=settings.policy_of_backend(),
+            commands=Commands(bus, workspaces, pool=settings.pool, clock=clock),
+            secret_values=SecretValues(bus.secrets),
+            clock=clock,
+            followed_since=asyncio.get_running_loop().time(),
         )
+
+    def workspace(self, user: str, server: str) -> WorkspaceId:
+        """The identity of a user's server."""
+        return WorkspaceId(hub=self.settings.hub_name, user=user, server=server)
+
+    def workers_of_pool(self) -> list[WorkerLease]:
+        """The workers that live now and run this hub's workspaces."""
+        return [lease for lease in self.workers.values() if lease.pool == self.settings.pool]
+
+    def may_come_back(self, workspace: WorkspaceId) -> bool:
+        """A workspace without a record may be running all the same: no worker has had the time to say so."""
+        since = self.missing_since.get(workspace.name, self.followed_since)
+        is_recent = asyncio.get_running_loop().time() - since < GRACE.total_seconds()
+        return is_recent or not self.workers_of_pool() or not self.workspaces.is_live

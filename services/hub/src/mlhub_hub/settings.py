@@ -107,6 +107,13 @@ class HubSettings(CommonSettings, PolicySettings):
         runs_images = self.backend != "process"
         return self.policy(images_allowed=runs_images, gpus_allowed=runs_images)
 
+    @property
+    def self_url(self) -> str:
+        """How the hub reaches itself."""
+        everywhere = self.listen_host in {"", "0.0.0.0", "::"}  # noqa: S104  (compared, not bound)
+        host = "127.0.0.1" if everywhere else self.listen_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.listen_port}"
+
     def database(self) -> str:
         """The database's URL."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'jupyterhub.sqlite').absolute()}"

@@ -1,0 +1,81 @@
+"""JupyterHub's configuration, made from our settings."""
+
+from typing import Any
+
+from traitlets.config import Config
+
+from mlhub_hub import services
+from mlhub_hub.logs import log_request
+from mlhub_hub.options import apply_user_options, from_form
+from mlhub_hub.pages.handlers import TEMPLATES
+from mlhub_hub.settings import HubSettings
+
+_DAY = 24 * 3600
+
+_IMAGE_ENVIRONMENT = {"AUTHENTICATE_VIA_JUPYTER": "true", "SHUTDOWN_INACTIVE_KERNELS": "true"}
+"""Without the first, the tools of an ml-workspace image are open to everybody."""
+
+
+def jupyterhub_config(settings: HubSettings) -> Config:
+    """What holds unless a `jupyterhub_user_config.py` says otherwise."""
+    c = Config()
+    _hub(c, settings)
+    _timing(c)
+    _spawner(c, settings)
+    c.JupyterHub.services = services.services(settings)
+    c.JupyterHub.load_roles = services.roles(settings)
+    c.JupyterHub.custom_scopes = services.CUSTOM_SCOPES
+    return c
+
+
+def _hub(c: Config, settings: HubSettings) -> None:
+    hub = c.JupyterHub
+    hub.spawner_class = "mlhub_hub.spawner.BusSpawner"
+    hub.proxy_class = "mlhub_hub.proxy.NatsProxy"
+    hub.authenticator_class = "mlhub_hub.auth.authenticator.SignUpAuthenticator"
+    c.Authenticator.admin_users = {settings.admin_name}
+    hub.bind_url = settings.public_url
+    hub.hub_bind_url = f"http://{settings.listen_host}:{settings.listen_port}"
+    hub.hub_connect_url = settings.target_url
+    hub.public_url = settings.public_url + "/"
+    hub.db_url = settings.database()
+    hub.cookie_secret_file = str(settings.data_dir.absolute() / "jupyterhub_cookie_secret")
+    hub.template_paths = [str(TEMPLATES)]
+    # After the login, to the list of one's workspaces: nothing starts by itself.
+    hub.default_url = "/hub/home"
+    hub.redirect_to_server = False
+    hub.implicit_spawn_seconds = 0
+    hub.allow_named_servers = True
+    hub.admin_access = True
+
+
+def _timing(c: Config) -> None:
+    hub = c.JupyterHub
+    # The workers queue; nobody is turned away, and waiting in line is no failure.
+    hub.concurrent_spawn_limit = 0
+    hub.tornado_settings = {"slow_spawn_timeout": 0, "log_function": log_request}
+    # The workspaces and the proxy outlive the hub.
+    hub.cleanup_servers = False
+    hub.cleanup_proxy = False
+    hub.init_spawners_timeout = 1
+    hub.last_activity_interval = 60
+
+
+def _spawner(c: Config, settings: HubSettings) -> None:
+    spawner = c.Spawner
+    spawner.start_timeout = _DAY
+    # The worker has seen the workspace answer before; what remains is a request through the same proxy.
+    spawner.http_timeout = 10
+    # Deaths come as events; this only catches what they missed.
+    spawner.poll_interval = 300
+    spawner.consecutive_failure_limit = 0
+    spawner.hub_connect_url = settings.workspace_api_url
+    spawner.apply_user_options = apply_user_options
+    spawner.options_from_form = _form_reader(settings)
+    if settings.backend != "process":
+        spawner.environment = dict(_IMAGE_ENVIRONMENT)
+
+
+def _form_reader(settings: HubSettings) -> Any:
+    policy = settings.policy_of_backend()
+    return lambda form: from_form(form, policy)

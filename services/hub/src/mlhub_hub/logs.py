@@ -1,0 +1,40 @@
+"""JupyterHub's log lines in the form of all others, and of a request only what is nobody's secret."""
+
+import structlog
+from jupyterhub.handlers import BaseHandler
+from jupyterhub.metrics import prometheus_log_method
+from tornado import web
+
+log = structlog.get_logger("mlhub_hub.requests")
+
+_QUIET_PATHS = ("/hub/health", "/hub/metrics", "/hub/static/", "/hub/mlhub-static/")
+
+
+def log_request(handler: web.RequestHandler) -> None:
+    """One line for each request. Without its query: tokens and options come in there."""
+    request, status = handler.request, handler.get_status()
+    fields = {
+        "status": status,
+        "method": request.method,
+        "path": request.path,
+        "user": _user_of(handler),
+        "address": request.remote_ip,
+        "milliseconds": round(1000 * request.request_time(), 1),
+    }
+    if status >= 500:
+        log.error("request", **fields)
+    elif request.path.startswith(_QUIET_PATHS) or status == 304:
+        log.debug("request", **fields)
+    else:
+        log.info("request", **fields)
+    prometheus_log_method(handler)
+
+
+def _user_of(handler: web.RequestHandler) -> str | None:
+    if not isinstance(handler, BaseHandler):
+        return None
+    try:
+        user = handler.current_user
+    except (web.HTTPError, RuntimeError):
+        return None
+    return getattr(user, "name", None)

@@ -1,0 +1,113 @@
+"""The services that call the hub's API, each with the least it needs, and the roles behind them."""
+
+from typing import Any
+
+from jupyterhub import orm
+from jupyterhub.roles import get_default_roles
+from pydantic import SecretStr
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from mlhub_hub.settings import HubSettings
+
+AUTOMATION, CLEANUP, SSH_GATEWAY = "automation", "cleanup-service", "ssh-gateway"
+
+RUN_CLEANUP = "custom:cleanup:run"
+"""The custom scope of those who may run clean-ups."""
+
+CLEANUP_ADMINS = "cleanup-admins"
+"""The role of every admin: JupyterHub's own admin role can't be given a custom scope."""
+
+CUSTOM_SCOPES = {RUN_CLEANUP: {"description": "Run clean-ups and see their reports"}}
+
+_ACCESS_CLEANUP = f"access:services!service={CLEANUP}"
+
+_SCOPES = {
+    CLEANUP: ["list:users", "read:servers", "delete:servers", "read:users:activity"],
+    # It knows people by their keys, asks whether they may enter, and starts what is stopped.
+    SSH_GATEWAY: ["read:users", "read:servers", "start:servers", "read:shares", "users:activity"],
+}
+
+
+def services(settings: HubSettings) -> list[dict[str, Any]]:
+    """JupyterHub's list of services; one without a token does not exist."""
+    found: list[dict[str, Any]] = []
+    if settings.api_token is not None:
+        found.append({"name": AUTOMATION, "api_token": _value(settings.api_token)})
+    if settings.cleanup_hub_api_token is not None:
+        found.append(
+            {
+                "name": CLEANUP,
+                "url": settings.cleanup_url,
+                "api_token": _value(settings.cleanup_hub_api_token),
+                "oauth_no_confirm": True,
+                "oauth_client_allowed_scopes": [RUN_CLEANUP, _ACCESS_CLEANUP],
+            }
+        )
+    if settings.ssh_gateway_hub_api_token is not None:
+        found.append({"name": SSH_GATEWAY, "api_token": _value(settings.ssh_gateway_hub_api_token)})
+    return found
+
+
+def roles(settings: HubSettings) -> list[dict[str, Any]]:
+    """The roles of those services."""
+    names = [service["name"] for service in services(settings)]
+    found: list[dict[str, Any]] = [
+        {"name": name, "description": f"What {name} needs", "scopes": _SCOPES[name], "services": [name]}
+        for name in names
+        if name in _SCOPES
+    ]
+    if CLEANUP in names:
+        found.append(
+            {
+                "name": CLEANUP_ADMINS,
+                "description": "May run clean-ups: every admin",
+                "scopes": [RUN_CLEANUP, _ACCESS_CLEANUP],
+            }
+        )
+    if AUTOMATION in names:
+        # A role of its own: naming the service in JupyterHub's admin role would take that role, at each start, from
+        # every admin who is not named there too.
+        found.append(
+            {
+                "name": AUTOMATION,
+                "description": "All that an admin may do",
+                "scopes": [*_admin_scopes(), RUN_CLEANUP],
+                "services": [AUTOMATION],
+            }
+        )
+    return found
+
+
+def _admin_scopes() -> list[str]:
+    [admin] = [role for role in get_default_roles() if role["name"] == "admin"]
+    scopes: list[str] = admin["scopes"]
+    return scopes
+
+
+def give_admins_the_cleanup(session: Session) -> None:
+    """Keep the role of the clean-up in step with who is an admin, now and from now on."""
+    role = orm.Role.find(session, CLEANUP_ADMINS)
+    if role is None:
+        return
+    for user in session.query(orm.User):
+        _follow_admin(role, user)
+    session.commit()
+
+    def on_flush(session: Session, _context: Any, _instances: Any) -> None:
+        for changed in [*session.new, *session.dirty]:
+            if isinstance(changed, orm.User):
+                _follow_admin(role, changed)
+
+    event.listen(session, "before_flush", on_flush)
+
+
+def _follow_admin(role: orm.Role, user: orm.User) -> None:
+    if user.admin and role not in user.roles:
+        user.roles.append(role)
+    elif not user.admin and role in user.roles:
+        user.roles.remove(role)
+
+
+def _value(secret: SecretStr) -> str:
+    return secret.get_secret_value()

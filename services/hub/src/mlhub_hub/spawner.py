@@ -1,0 +1,265 @@
+"""A spawner that asks over the bus and believes the worker's record."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.utils import AnyTimeoutError, wait_for_http_server
+from tornado import web
+from traitlets import validate
+
+from mlhub_hub.adoption import adopt
+from mlhub_hub.commands import fold
+from mlhub_hub.context import HubContext
+from mlhub_hub.following import follow
+from mlhub_hub.metrics import COMMAND_SECONDS, SPAWNS
+from mlhub_hub.progress import progress_of
+from mlhub_hub.secret_values import SecretValuesMissing
+from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace, StopWorkspace
+from mlhub_shared.contracts.events import Event, EventKind
+from mlhub_shared.contracts.identity import WorkspaceId
+from mlhub_shared.contracts.options import OptionsError, split_secrets
+from mlhub_shared.contracts.options import validate as validate_options
+from mlhub_shared.contracts.workspace import Phase, Wanted, WorkspaceRecord, WorkspaceSpec
+from mlhub_shared.errors import MLHubError, Permanent
+
+log = structlog.get_logger(__name__)
+
+STOPPED_WITHIN = timedelta(seconds=30)
+"""How long `stop` waits for the worker; the command stays on the bus, so that a later worker finds it."""
+
+_PROBE_TRY = 5
+"""Seconds of one look through the probe frontend before we see whether the workspace is still ready."""
+
+_OWN_ENV = frozenset({"JUPYTERHUB_SERVICE_URL"})
+"""What JupyterHub sets and only the worker can know."""
+
+
+class BusSpawner(Spawner):
+    """One workspace. Keeps nothing that the bus does not know, so that the next hub can go on where this one died."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._generation = 0
+        self._is_abandoned = False
+        super().__init__(**kwargs)
+        self.mlhub.spawners[self.workspace.name] = self
+
+    @property
+    def mlhub(self) -> HubContext:
+        """The hub's context."""
+        context: HubContext = self.user.settings["mlhub"]
+        return context
+
+    @property
+    def workspace(self) -> WorkspaceId:
+        """Whose workspace this is."""
+        return self.mlhub.workspace(self.user.name, self.name)
+
+    @property
+    def record(self) -> WorkspaceRecord | None:
+        """What the worker last said of it."""
+        return self.mlhub.workspaces.value(self.workspace.name)
+
+    @validate("user_options")
+    def _without_secrets(self, proposal: Any) -> dict[str, Any]:
+        # JupyterHub shows these in its REST API.
+        return split_secrets(proposal["value"])[0]
+
+    def get_env(self) -> dict[str, str]:
+        """The environment that JupyterHub wants the workspace to have."""
+        env = {name: value for name, value in super().get_env().items() if name not in _OWN_ENV and value is not None}
+        return {name: str(value) for name, value in env.items()}
+
+    async def start(self) -> str:
+        """Ask for the workspace and follow it until it is ready; SpawnException tells why it is not."""
+        spec = self._spec()
+        with COMMAND_SECONDS.time():
+            command = await self._ask_for(spec)
+        self._generation = command.generation
+        try:
+            await self._decided(command)
+        except SpawnException as error:
+            SPAWNS.labels(result=error.reason).inc()
+            raise
+        SPAWNS.labels(result="ready").inc()
+        return self.mlhub.settings.probe_url
+
+    async def get_url(self) -> str:
+        """Where JupyterHub may look whether the workspace answers; a spawn in flight is waited for and adopted."""
+        record, command = self.record, None
+        if record is not None and record.phase is Phase.READY and await self._answers(within=1):
+            return f"{self.mlhub.settings.probe_url}{self.server.base_url}"
+        with suppress(MLHubError):
+            command = await self.mlhub.commands.last(self.workspace)
+        generations = [wish.generation for wish in (record, command) if wish and wish.wanted is Wanted.RUNNING]
+        self._generation = max(generations, default=0)
+        log.info("spawn.adopted", workspace=self.workspace.name, generation=self._generation)
+        try:
+            is_decided = await adopt(self, self._decided(command if isinstance(command, SpawnWorkspace) else None))
+        finally:
+            is_up = self.record is not None and self.record.phase is Phase.READY
+        # Nobody is to wait for a workspace that will not come: the hub itself answers the check at once.
+        self._is_abandoned = not is_decided
+        return (self.mlhub.settings.probe_url if is_decided and is_up else self.mlhub.settings.self_url) + (
+            self.server.base_url if self.server else "/"
+        )
+
+    def start_polling(self) -> None:
+        """Poll now and then, but never for a spawn that was cancelled while it was being adopted."""
+        if not self._is_abandoned:
+            super().start_polling()
+
+    async def poll(self) -> int | None:
+        """None while the workspace runs, is about to, or nobody can say; never raises."""
+        if (record := self.record) is not None and record.phase.is_active:
+            return None
+        try:
+            command = await self.mlhub.commands.last(self.workspace)
+        except MLHubError as error:
+            log.warning("poll.no_answer", workspace=self.workspace.name, error=str(error))
+            return None
+        if command is None and self.record is None and self.mlhub.may_come_back(self.workspace):
+            return None
+        return fold(self.record, command)
+
+    async def stop(self, now: bool = False) -> None:
+        """Have the workspace stopped, and wait for it; without bus or worker the wish is kept and outlives the wait."""
+        with suppress(MLHubError):
+            if self.record is None and await self.mlhub.commands.last(self.workspace) is None:
+                return
+        generation = 0
+
+        async def build(given: int) -> Command:
+            nonlocal generation
+            generation = given
+            return StopWorkspace(workspace=self.workspace, generation=given, requester=self._requester())
+
+        delivery = self.mlhub.bus.run(self.mlhub.commands.deliver(self.workspace, build))
+        await asyncio.wait([delivery], timeout=STOPPED_WITHIN.total_seconds())
+        try:
+            await self.mlhub.workspaces.wait(
+                self.workspace.name,
+                lambda entry: entry is None or (entry.value.generation >= generation and not _is_up(entry.value)),
+                timeout=STOPPED_WITHIN,
+            )
+        except TimeoutError:
+            log.warning("stop.not_yet", workspace=self.workspace.name)
+
+    async def delete_forever(self) -> None:
+        """Have nothing left of the workspace; safe to repeat."""
+
+        async def build(generation: int) -> Command:
+            return DeleteWorkspace(workspace=self.workspace, generation=generation, requester=self._requester())
+
+        workspace, context = self.workspace, self.mlhub
+        with suppress(MLHubError):
+            if self.record is None and await context.commands.last(workspace) is None:
+                await context.secret_values.forget(workspace)
+                return
+        delivery = context.bus.run(context.commands.deliver(workspace, build))
+        await asyncio.wait([delivery], timeout=STOPPED_WITHIN.total_seconds())
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """Only a workspace that never ran can have another name: its data lies under the old one."""
+        old, new = (self.mlhub.workspace(self.user.name, name) for name in (old_name, new_name))
+        if self.mlhub.workspaces.value(old.name) is not None or await self.mlhub.commands.last(old) is not None:
+            raise web.HTTPError(400, "This workspace has run under its name, and its data lies there: it must keep it.")
+        await self.mlhub.secret_values.move(old, new)
+
+    def progress(self) -> AsyncGenerator[dict[str, Any], None]:
+        """What happened to this spawn so far, then what happens, until it is decided."""
+        return progress_of(self.mlhub, self.workspace, lambda: self._generation)
+
+    def _spec(self) -> WorkspaceSpec:
+        try:
+            return validate_options(self.user_options, self.mlhub.policy)
+        except OptionsError as error:
+            raise SpawnException(str(error), reason="invalid") from None
+
+    async def _ask_for(self, spec: WorkspaceSpec) -> SpawnWorkspace:
+        context, workspace, requester = self.mlhub, self.workspace, self._requester()
+
+        async def build(generation: int) -> Command:
+            command = SpawnWorkspace(
+                workspace=workspace,
+                generation=generation,
+                base_url=self.server.base_url,
+                spec=spec,
+                requester=requester,
+            )
+            requested = Event(
+                kind=EventKind.WORKSPACE_REQUESTED,
+                workspace=workspace,
+                generation=generation,
+                requester=requester,
+                correlation_id=command.correlation_id,
+                message="Requested",
+                progress=0,
+            )
+            self._generation = generation
+            await asyncio.gather(
+                context.bus.emit(requested),
+                context.secret_values.write(
+                    workspace, generation=generation, env=self.get_env(), names=spec.secret_env
+                ),
+            )
+            return command
+
+        try:
+            command = await context.commands.issue(workspace, build)
+        except SecretValuesMissing as error:
+            raise SpawnException(str(error), reason="secrets-lost") from None
+        except Permanent as error:
+            raise SpawnException(str(error), reason="refused") from None
+        except MLHubError as error:
+            raise SpawnException(
+                "The hub can't reach its message bus. Please try again in a moment.",
+                reason="bus-away",
+                status_code=503,
+                log_message=str(error),
+            ) from None
+        assert isinstance(command, SpawnWorkspace)  # noqa: S101
+        return command
+
+    async def _decided(self, command: SpawnWorkspace | None) -> None:
+        while True:
+            record = await follow(self.mlhub, self.workspace, self._generation, command)
+            _raise_unless_ready(record)
+            # JupyterHub gives up on a server that does not answer in seconds. A proxy that is just starting must not
+            # cost a workspace, so the hub looks first, for as long as the workspace is ready.
+            if await self._answers(within=_PROBE_TRY):
+                return
+
+    async def _answers(self, *, within: float) -> bool:
+        try:
+            await wait_for_http_server(f"{self.mlhub.settings.probe_url}{self.server.base_url}api", timeout=within)
+        except AnyTimeoutError:
+            return False
+        return True
+
+    def _requester(self) -> str:
+        user = self.handler.current_user if self.handler else None
+        if user is None:
+            return "service:hub"
+        return f"{'user' if getattr(user, 'kind', 'user') == 'user' else 'service'}:{user.name}"
+
+
+def _is_up(record: WorkspaceRecord) -> bool:
+    return record.phase.is_active or record.phase is Phase.STOPPING
+
+
+def _raise_unless_ready(record: WorkspaceRecord | None) -> None:
+    if record is not None and record.phase is Phase.READY:
+        return
+    if record is None or record.wanted is not Wanted.RUNNING or record.phase is not Phase.FAILED:
+        raise SpawnException("The workspace was stopped before it was ready.", reason="stopped", status_code=409)
+    reason = record.reason or "failed"
+    raise SpawnException(
+        record.message or "The workspace failed to start.",
+        reason=str(reason),
+        status_code=400 if reason == "invalid" else 503,
+    )
