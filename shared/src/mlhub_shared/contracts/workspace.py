@@ -125,6 +125,8 @@ class WorkspaceRecord(BaseModel):
     started_at: AwareDatetime | None = None
     ready_at: AwareDatetime | None = None
     expires_at: AwareDatetime | None = None
+    erasing: bool = False
+    """Its data go before anything else happens to it; only in `stopping`."""
     warned: bool = False
     """The warning before this expiry is out."""
     boot: str = ""

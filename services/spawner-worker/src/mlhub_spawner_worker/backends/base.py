@@ -1,0 +1,137 @@
+"""What the worker asks of whatever runs workspaces. One contract test suite holds for every backend."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from mlhub_shared.contracts.queries import Resource
+from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord, WorkspaceSecrets
+from mlhub_shared.errors import Permanent
+
+Report = Callable[[int, str], Awaitable[None]]
+"""Takes how far a preparation is, 0 to 100, and a sentence about what it does."""
+
+
+class BackendError(Permanent):
+    """The backend can't do it, and trying again won't help; the text is for the owner of the workspace."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one start needs."""
+
+    record: WorkspaceRecord
+    secrets: WorkspaceSecrets = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The workspace's name."""
+        return self.record.name
+
+
+@dataclass(frozen=True)
+class Running:
+    """A workspace that runs."""
+
+    generation: int
+    endpoint: Endpoint
+    boot: str
+    """Of the host or engine it runs on; another one later means that it died with it."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a workspace came to its end."""
+
+    code: int | None
+    """Negative: the signal that killed it. None: nobody was there to see."""
+    log_tail: str = ""
+    again: bool = False
+    """It died of something that another start does not meet: its port was taken."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a backend keeps of a workspace, running or not."""
+
+    record: WorkspaceRecord
+    """As it was last remembered."""
+    running: Running | None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What can be seen of a workspace now."""
+
+    running: bool
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What somebody gets who enters a running workspace."""
+
+    environment: dict[str, str] = field(repr=False)
+    directory: Path
+    join: Callable[[int], None] | None = None
+    """Puts a process under the workspace's limits, by its id; cheap enough for a child about to become a program."""
+
+
+class Backend(Protocol):
+    """Runs workspaces, by name. Every method may be called again after it failed, was cancelled, or did its work.
+
+    What a backend can't do is a BackendError; what may pass by itself is a Temporary. Nothing else is raised.
+    """
+
+    name: str
+    """`process`, `docker`, `kubernetes`."""
+    images_allowed: bool
+    gpus_allowed: bool
+    limits: str
+    """How far CPU and memory are limited, in a sentence."""
+    boot: str
+    """Of the host or engine as it runs now."""
+    cpu_total: float | None
+    """Cores. None: not known."""
+    mem_total: int | None
+    """Bytes. None: not known."""
+
+    async def open(self) -> None:
+        """Take up what a previous worker left: running workspaces are found, what runs unclaimed is ended."""
+
+    async def aclose(self) -> None:
+        """Let go of everything; what runs goes on running."""
+
+    async def inventory(self) -> list[Found]:
+        """Everything that runs or is kept here."""
+
+    async def prepare(self, job: Job, report: Report) -> None:
+        """Make what the start needs: directories, image, network, volume."""
+
+    async def start(self, job: Job) -> Running:
+        """Start it, at most once: what runs under the same generation is returned, under another one is ended first."""
+
+    async def wait(self, name: str) -> Exit:
+        """Return when it runs no more; at once if it does not run."""
+
+    async def stop(self, name: str, *, grace: timedelta) -> str:
+        """End it and everything that it started; politely for as long as `grace`. Returns the tail of its log."""
+
+    async def erase(self, name: str) -> None:
+        """Remove all its data. It has been stopped before."""
+
+    async def remember(self, record: WorkspaceRecord) -> None:
+        """Keep the record beside the workspace, if that is there, for the day the bus has lost it."""
+
+    async def describe(self, name: str) -> Sight:
+        """What can be seen of it now."""
+
+    async def resources(self) -> list[Resource]:
+        """Everything of this deployment that exists here."""
+
+    def session(self, name: str) -> Session | None:
+        """How to enter it; None if it does not run."""

@@ -1,0 +1,283 @@
+"""What one workspace's record asks for, done step by step until nothing is due any more."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from mlhub_shared.bus import Bus
+from mlhub_shared.bus.backoff import Backoff
+from mlhub_shared.contracts.commands import decode_command
+from mlhub_shared.contracts.workspace import Reason, Wanted, WorkspaceRecord, WorkspaceSecrets
+from mlhub_shared.errors import BusUnavailable, NotFound, Permanent, Temporary
+from mlhub_shared.runtime.clock import Clock
+from mlhub_spawner_worker import lifecycle, metrics
+from mlhub_spawner_worker.backends.base import Backend, Job
+from mlhub_spawner_worker.lifecycle import Answered, DiedWithHost, Due, Exited, Failed, Gone, Observation, Started
+from mlhub_spawner_worker.probe import FIRST_DELAY, MOST_DELAY, Probe
+from mlhub_spawner_worker.records import RecordStore
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_SECRETS_RETRY = 0.1
+"""Seconds between two looks for secrets that are not there yet."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long each step may take."""
+
+    prepare: timedelta
+    start: timedelta
+    grace: timedelta
+    stop: timedelta
+    secrets: timedelta
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What all drivers of a worker share."""
+
+    bus: Bus
+    store: RecordStore
+    backend: Backend
+    probe: Probe
+    clock: Clock
+    node: str
+    times: Times
+
+
+class Driver:
+    """Follows one record. The only one on its node that tells the backend what to do with that workspace."""
+
+    def __init__(self, name: str, tools: Tools, *, doubtful: bool = False) -> None:
+        self._name, self._tools = name, tools
+        self._store, self._backend = tools.store, tools.backend
+        self._poked = asyncio.Event()
+        self._remembered: WorkspaceRecord | None = None
+        # Its last change may have been cut off before it was told, by this worker's predecessor too.
+        self._doubtful = doubtful
+        self._steps: dict[Due, Callable[[WorkspaceRecord], Coroutine[None, None, Observation]]] = {
+            Due.START: self._start,
+            Due.PROBE: self._probe,
+            Due.WATCH: self._watch,
+            Due.STOP: self._stop,
+        }
+
+    def poke(self) -> None:
+        """Look at the record again: it may have changed."""
+        self._poked.set()
+
+    @property
+    def is_poked(self) -> bool:
+        """Somebody wants the record looked at again."""
+        return self._poked.is_set()
+
+    async def run(self) -> None:
+        """Work until nothing is due, or until cancelled; what fails is tried again, ever more slowly."""
+        backoff = Backoff(first=0.1, most=5)
+        while True:
+            self._poked.clear()
+            try:
+                record = await self._store.get(self._name)
+                due = lifecycle.due(record, self._tools.node)
+                await self._keep_beside(record)
+                if record is None or due is Due.NOTHING:
+                    return
+                await self._make_sure_it_was_told(record)
+                await self._step(record, due)
+            except Temporary as error:
+                self._doubtful = True
+                log.info("workspace.retry", workspace=self._name, why=str(error))
+                await backoff.sleep()
+            except Exception:
+                self._doubtful = True
+                log.exception("workspace.step_failed", workspace=self._name)
+                await backoff.sleep()
+            else:
+                backoff.reset()
+
+    async def _step(self, record: WorkspaceRecord, due: Due) -> None:
+        seen = await self._unless_changed(record, self._steps[due](record))
+        if seen is not None:
+            await self._observe(record, seen)
+
+    async def _observe(self, record: WorkspaceRecord, seen: Observation) -> None:
+        now = self._tools.clock()
+        new = await self._store.change(self._name, lambda current: lifecycle.observe(current, seen, of=record, now=now))
+        metrics.PHASES.labels(phase=record.phase).observe(max(0.0, (now - record.phase_since).total_seconds()))
+        match seen:
+            case Answered():
+                metrics.SPAWNS.labels(result="ready").inc()
+            case Failed():
+                metrics.SPAWNS.labels(result=seen.reason).inc()
+            case _:
+                pass
+        log.info(
+            "workspace.moved",
+            workspace=self._name,
+            seen=type(seen).__name__,
+            phase=new.phase if new else "deleted",
+            correlation_id=record.correlation_id,
+        )
+
+    async def _unless_changed(
+        self, record: WorkspaceRecord, work: Coroutine[None, None, Observation]
+    ) -> Observation | None:
+        """What the work saw; None as soon as the record asks for something else."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                poked = asyncio.ensure_future(self._poked.wait())
+                try:
+                    await asyncio.wait({task, poked}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    poked.cancel()
+                if task.done():
+                    break
+                self._poked.clear()
+                current = self._store.known(self._name)
+                if not lifecycle.same_work(current, record):
+                    return None
+                await self._keep_beside(current)
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _keep_beside(self, record: WorkspaceRecord | None) -> None:
+        if record is not None and record.node == self._tools.node and record != self._remembered:
+            await self._backend.remember(record)
+            self._remembered = record
+
+    async def _make_sure_it_was_told(self, record: WorkspaceRecord) -> None:
+        if self._doubtful:
+            await self._store.ensure_told(record)
+            self._doubtful = False
+
+    # The steps
+
+    async def _start(self, record: WorkspaceRecord) -> Observation:
+        times = self._tools.times
+        try:
+            job = Job(record, await self._secrets(record))
+            await _within(times.prepare, self._backend.prepare(job, self._reporter(record)), "preparing")
+            await self._store.progress(record, lifecycle.LAUNCHING, "Starting")
+            running = await _within(times.start, self._backend.start(job), "starting")
+        except NotFound as error:
+            return Failed(Reason.SECRETS_LOST, str(error))
+        except _TookTooLong as error:
+            return Failed(Reason.TIMEOUT, str(error))
+        except BusUnavailable:
+            raise
+        except Temporary as error:
+            if self._tools.clock() - record.phase_since < times.prepare:
+                raise
+            return Failed(Reason.TIMEOUT, str(error))
+        except Permanent as error:
+            return Failed(Reason.BACKEND, str(error))
+        except Exception:
+            log.exception("workspace.start_failed", workspace=self._name)
+            return Failed(Reason.BACKEND, "The worker failed to start it; its log says why")
+        return Started(running.endpoint, running.boot)
+
+    async def _probe(self, record: WorkspaceRecord) -> Observation:
+        """Wait for its first answer, its death, or the end of patience, whatever comes first."""
+        watching = asyncio.ensure_future(self._watch(record))
+        answering = asyncio.ensure_future(self._answers(record))
+        patience = self._tools.times.start
+        try:
+            await asyncio.wait(
+                {watching, answering}, timeout=patience.total_seconds(), return_when=asyncio.FIRST_COMPLETED
+            )
+            if watching.done():
+                return await watching
+            if answering.done():
+                await answering
+                return Answered()
+            return Failed(Reason.TIMEOUT, f"It did not answer within {patience.total_seconds():g} s")
+        finally:
+            for task in (watching, answering):
+                task.cancel()
+            await asyncio.gather(watching, answering, return_exceptions=True)
+
+    async def _answers(self, record: WorkspaceRecord) -> None:
+        delay = FIRST_DELAY
+        while not await self._tools.probe(record):
+            await asyncio.sleep(delay.total_seconds())
+            delay = min(delay * 1.25, MOST_DELAY)
+
+    async def _watch(self, record: WorkspaceRecord) -> Observation:
+        """Wait for its death, and end what it left behind before anybody hears of it."""
+        end = await self._backend.wait(self._name)
+        await self._backend.stop(self._name, grace=timedelta(0))
+        if end.code is None and record.boot != self._backend.boot:
+            return DiedWithHost()
+        return Exited(end.code, end.log_tail, end.again)
+
+    async def _stop(self, record: WorkspaceRecord) -> Observation:
+        times = self._tools.times
+        try:
+            tail = await _within(times.stop, self._backend.stop(self._name, grace=times.grace), "stopping")
+        except _TookTooLong as error:
+            raise Temporary(str(error)) from error
+        if record.erasing:
+            await self._backend.erase(self._name)
+            current = await self._store.get(self._name)
+            if current is not None and current.wanted is Wanted.DELETED:
+                await forget_secrets(self._tools.bus, self._name, up_to=current.generation)
+                await forget_commands(self._tools.bus, current.pool, self._name, current.node, current.generation)
+        return Gone(tail)
+
+    async def _secrets(self, record: WorkspaceRecord) -> WorkspaceSecrets:
+        deadline = time.monotonic() + self._tools.times.secrets.total_seconds()
+        while True:
+            entry = await self._tools.bus.secrets.get(self._name)
+            if entry is not None and entry.value.generation >= record.generation:
+                return entry.value
+            if time.monotonic() > deadline:
+                raise NotFound("Its token and secret variables are not there any more. Please start it again.")
+            await asyncio.sleep(_SECRETS_RETRY)
+
+    def _reporter(self, record: WorkspaceRecord) -> Callable[[int, str], Awaitable[None]]:
+        async def report(percent: int, message: str) -> None:
+            span = lifecycle.LAUNCHING - lifecycle.CLAIMED
+            await self._store.progress(record, lifecycle.CLAIMED + span * percent // 100, message)
+
+        return report
+
+
+async def forget_secrets(bus: Bus, name: str, *, up_to: int) -> None:
+    """Remove a workspace's secrets, but not those of a start that was asked for since."""
+    entry = await bus.secrets.get(name)
+    if entry is not None and entry.value.generation <= up_to:
+        await bus.secrets.delete(name, last=entry.revision)
+
+
+async def forget_commands(bus: Bus, pool: str, name: str, node: str | None, up_to: int) -> None:
+    """Remove a workspace's commands up to that generation, on its pool's and its node's subject."""
+    for place in {None, node}:
+        subject = bus.subjects.command(pool, name, place)
+        raw = await bus.connection.last(bus.subjects.commands, subject)
+        if raw is not None and decode_command(raw.data).generation <= up_to:
+            await bus.forget_commands(subject, up_to=raw.sequence)
+
+
+class _TookTooLong(Permanent):
+    """A step did not end in its time."""
+
+
+async def _within(limit: timedelta, work: Coroutine[None, None, T], doing: str) -> T:
+    try:
+        async with asyncio.timeout(limit.total_seconds()) as bound:
+            return await work
+    except TimeoutError:
+        if not bound.expired():
+            raise
+        raise _TookTooLong(f"{doing.capitalize()} took longer than {limit.total_seconds():g} s") from None

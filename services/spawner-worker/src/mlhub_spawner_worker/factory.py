@@ -1,0 +1,69 @@
+"""Puts a worker together; the one place that knows concrete backends."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+
+from mlhub_shared.runtime.service import Runtime
+from mlhub_spawner_worker.attach import AttachServer, Entry
+from mlhub_spawner_worker.backends.base import Backend
+from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
+from mlhub_spawner_worker.probe import HttpProbe, Probe
+from mlhub_spawner_worker.settings import SpawnerWorkerSettings, own_environment
+from mlhub_spawner_worker.worker import Worker
+
+
+def make_backend(settings: SpawnerWorkerSettings) -> Backend:
+    """The backend that the settings name, not open yet."""
+    return ProcessBackend(
+        ProcessSettings(
+            data_dir=settings.data_dir,
+            command=settings.arguments(),
+            environment=own_environment(),
+            passed=settings.passed_names(),
+            max_log_bytes=settings.max_log_bytes,
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def running_worker(
+    runtime: Runtime,
+    settings: SpawnerWorkerSettings,
+    *,
+    backend: Backend | None = None,
+    probe: Probe | None = None,
+) -> AsyncIterator[Worker]:
+    """A worker at work; backend and probe are those of the settings unless others are given."""
+    backend = backend or make_backend(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        await backend.open()
+        stack.push_async_callback(backend.aclose)
+        # No proxy out of the environment: the probe goes to this deployment's own.
+        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        attach = await stack.enter_async_context(_attach_server(settings, backend))
+        probe = probe or HttpProbe(client, settings.probe_url)
+        worker = Worker(runtime, settings, backend, probe=probe, attach=attach.address)
+        stack.push_async_callback(worker.aclose)
+        worker.start()
+        yield worker
+
+
+def _attach_server(settings: SpawnerWorkerSettings, backend: Backend) -> AttachServer:
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return AttachServer(
+        host=settings.attach_host,
+        port=settings.attach_port,
+        host_key_file=settings.attach_host_key_file or settings.data_dir / "attach_host_key",
+        gateway_public_key=settings.gateway_public_key,
+        enter=_entrance(backend),
+    )
+
+
+def _entrance(backend: Backend) -> Callable[[str], Entry | None]:
+    def enter(name: str) -> Entry | None:
+        session = backend.session(name)
+        return Entry(session.directory, session.environment, session.join) if session else None
+
+    return enter

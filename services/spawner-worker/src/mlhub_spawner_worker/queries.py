@@ -1,0 +1,90 @@
+"""What others ask a worker."""
+
+from mlhub_shared.bus import Table
+from mlhub_shared.contracts.events import EventKind
+from mlhub_shared.contracts.options import Policy
+from mlhub_shared.contracts.queries import (
+    DescribeWorkspace,
+    ExtendWorkspace,
+    ListResources,
+    ResolveTarget,
+    Resources,
+    Target,
+    WorkspaceDescription,
+)
+from mlhub_shared.contracts.services import WorkerLease
+from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
+from mlhub_shared.errors import NotFound, Permanent
+from mlhub_spawner_worker import lifecycle
+from mlhub_spawner_worker.driver import Tools
+
+
+class Queries:
+    """Answers from the records and from what the backend sees."""
+
+    def __init__(self, tools: Tools, workers: Table[WorkerLease], *, policy: Policy) -> None:
+        self._tools, self._workers, self._policy = tools, workers, policy
+
+    async def resolve(self, query: ResolveTarget) -> Target:
+        """Where SSH into a workspace goes; any worker knows."""
+        record = self._tools.store.known(query.workspace.name)
+        lease = self._workers.value(record.node) if record is not None and record.node is not None else None
+        is_open = record is not None and record.phase is Phase.READY and lease is not None
+        return Target(record=record, attach=lease.attach if is_open and lease else None)
+
+    async def describe(self, query: DescribeWorkspace) -> WorkspaceDescription:
+        """What the backend sees of a workspace of this node."""
+        sight = await self._tools.backend.describe(query.workspace.name)
+        return WorkspaceDescription(
+            record=self._tools.store.known(query.workspace.name),
+            running=sight.running,
+            cpu_seconds=sight.cpu_seconds,
+            memory_bytes=sight.memory_bytes,
+            log_tail=sight.log_tail,
+        )
+
+    async def list(self, _: ListResources) -> Resources:
+        """Everything of this deployment on this node."""
+        return Resources(node=self._tools.node, resources=await self._tools.backend.resources())
+
+    async def extend(self, query: ExtendWorkspace) -> WorkspaceRecord:
+        """Put off the expiry of a running workspace."""
+        self._check(query)
+        is_new = False
+
+        def decide(record: WorkspaceRecord | None) -> WorkspaceRecord:
+            nonlocal is_new
+            if record is None:
+                raise NotFound("there is no such workspace")
+            if record.generation != query.generation:
+                raise Permanent("the workspace has been started or stopped meanwhile: look again")
+            if record.phase is not Phase.READY:
+                raise Permanent("only a running workspace can be extended")
+            new = lifecycle.extended(record, query.expires_at)
+            is_new = new != record
+            return new
+
+        record = await self._tools.store.change(query.workspace.name, decide)
+        if record is None:
+            raise NotFound("there is no such workspace")
+        if is_new:
+            until = query.expires_at.isoformat() if query.expires_at else None
+            message = f"Extended until {until}" if until else "Extended for good"
+            await self._tools.store.tell(
+                record,
+                EventKind.WORKSPACE_EXTENDED,
+                message,
+                requester=query.requester,
+                correlation_id=query.correlation_id,
+                detail={"expires_at": until},
+            )
+        return record
+
+    def _check(self, query: ExtendWorkspace) -> None:
+        now, most = self._tools.clock(), self._policy.max_days_to_live
+        if query.expires_at is not None and query.expires_at <= now:
+            raise Permanent("that time has passed")
+        if most is None:
+            return
+        if query.expires_at is None or (query.expires_at - now).total_seconds() > most * 86400:
+            raise Permanent(f"a workspace may live for at most {most:g} days from now")

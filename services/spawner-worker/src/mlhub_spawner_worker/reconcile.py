@@ -1,0 +1,115 @@
+"""What really runs against what the records say, at every start and whenever the bus was away.
+
+Each record is asked for by name, so that what merely could not be seen is never taken for gone. What a driver finds
+out by itself (a process that died meanwhile, with or without its host) is left to the drivers.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from mlhub_shared.bus import Table
+from mlhub_shared.bus.backoff import Backoff
+from mlhub_shared.contracts.events import Event, EventKind
+from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
+from mlhub_shared.errors import MLHubError
+from mlhub_spawner_worker import lifecycle, metrics
+from mlhub_spawner_worker.backends.base import Found
+from mlhub_spawner_worker.driver import Tools
+from mlhub_spawner_worker.lifecycle import Started
+from mlhub_spawner_worker.records import Decide
+from mlhub_spawner_worker.workspaces import Workspaces
+
+log = structlog.get_logger(__name__)
+
+_RECENT = timedelta(hours=1)
+"""How old a settled record may be for its event to be looked for; a worker is seldom away for longer."""
+
+
+class Reconciler:
+    """Brings backend and records together."""
+
+    def __init__(self, tools: Tools, table: Table[WorkspaceRecord], workspaces: Workspaces) -> None:
+        self._tools, self._table, self._workspaces = tools, table, workspaces
+        self.done = asyncio.Event()
+        """Set when it has been done once since the start."""
+
+    async def run(self) -> None:
+        """Reconcile at the start, then each time the bus is back."""
+        with self._tools.bus.connection.on_reconnect() as reconnected:
+            while True:
+                await self._table.synced()
+                reconnected.clear()
+                await self._until_done()
+                self.done.set()
+                await reconnected.wait()
+
+    async def _until_done(self) -> None:
+        backoff = Backoff(first=0.2, most=10)
+        while True:
+            try:
+                await self.once()
+            except MLHubError as error:
+                log.warning("reconcile.failed", error=str(error))
+                await backoff.sleep()
+            else:
+                return
+
+    async def once(self) -> None:
+        """Stop what should not run, bring back records that were lost, let the drivers go on with the rest."""
+        is_first = not self.done.is_set()
+        self._tools.store.forget_own()
+        lost = []
+        for found in await self._tools.backend.inventory():
+            if found.record.workspace.hub != self._tools.bus.subjects.hub:
+                continue
+            record = await self._tools.store.get(found.record.name)
+            if record is None:
+                lost.append(found)
+            elif found.running is not None:
+                await self._look_at(found, record, is_first=is_first)
+        await self._restore(lost)
+        for record in self._tools.store.all():
+            if record.node == self._tools.node:
+                await self._take_up(record, is_first=is_first)
+
+    async def _look_at(self, found: Found, record: WorkspaceRecord, *, is_first: bool) -> None:
+        if record.node != self._tools.node or not record.phase.takes_room:
+            log.warning("reconcile.stopped", workspace=record.name, phase=record.phase, node=record.node)
+            metrics.RECONCILED.labels(action="stopped").inc()
+            await self._tools.backend.stop(record.name, grace=self._tools.times.grace)
+        elif is_first and record.phase in {Phase.STARTING, Phase.READY}:
+            log.info("reconcile.adopted", workspace=record.name)
+            metrics.RECONCILED.labels(action="adopted").inc()
+            await self._tools.store.tell(record, EventKind.WORKSPACE_ADOPTED, "Found running by a new worker")
+
+    async def _restore(self, lost: list[Found]) -> None:
+        if not lost:
+            return
+        log.error("reconcile.store_lost", workspaces=len(lost), node=self._tools.node)
+        now = self._tools.clock()
+        for found in lost:
+            running = Started(found.running.endpoint, found.running.boot) if found.running else None
+            restored = lifecycle.restored(found.record, node=self._tools.node, running=running, now=now)
+            await self._tools.store.change(restored.name, _unless_there(restored))
+            metrics.RECONCILED.labels(action="restored").inc()
+        message = f"The bus had lost its store; {len(lost)} workspaces were found again, the history before is gone"
+        await self._tools.bus.emit(
+            Event(
+                kind=EventKind.STORE_REBUILT,
+                message=message,
+                requester="service:spawner-worker",
+                detail={"node": self._tools.node, "workspaces": len(lost)},
+            )
+        )
+
+    async def _take_up(self, record: WorkspaceRecord, *, is_first: bool) -> None:
+        self._workspaces.wake(record.name, doubtful=is_first)
+        age = self._tools.clock() - record.phase_since
+        if is_first and not record.phase.takes_room and age < _RECENT:
+            await self._tools.store.ensure_told(record)
+
+
+def _unless_there(restored: WorkspaceRecord) -> Decide:
+    return lambda current: current or restored

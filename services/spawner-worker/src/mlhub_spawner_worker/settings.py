@@ -1,0 +1,111 @@
+"""The worker's settings: `MLHUB_SPAWNER_WORKER_<NAME>`, beside the common ones and the policy."""
+
+import os
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic_settings import SettingsConfigDict
+
+from mlhub_shared.contracts.identity import Token
+from mlhub_shared.runtime.settings import CommonSettings, PolicySettings
+
+
+def _seconds(value: object) -> object:
+    """A bare number counts seconds, also where it comes as the text of a variable."""
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    return value
+
+
+def _blank_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _host_name() -> str:
+    return re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63] or "node"
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+"""Seconds, fractions too."""
+
+
+class SpawnerWorkerSettings(CommonSettings, PolicySettings):
+    """What one worker is and may do."""
+
+    model_config = SettingsConfigDict(env_prefix="MLHUB_SPAWNER_WORKER_", extra="ignore", populate_by_name=True)
+
+    pool: Token = "default"
+    """Workers of one pool share one queue."""
+
+    node: Token = Field(default_factory=_host_name)
+    """This worker on the bus; workspaces belong to a node, so it must stay the same over restarts."""
+
+    backend: Literal["process"] = "process"
+
+    capacity: Annotated[PositiveInt | None, BeforeValidator(_blank_is_none)] = None
+    """How many workspaces at once; more wait in line. None: no limit."""
+
+    data_dir: Path = Path(".mlhub/spawner-worker")
+    """The workspaces' directories and what the worker must remember over a restart; one worker at a time."""
+
+    probe_url: str = "http://127.0.0.1:8003"
+    """The proxy's probe frontend: a workspace is ready when it answers through it."""
+
+    prepare_timeout: Seconds = timedelta(minutes=15)
+    """For what a start needs first; an image may have to be fetched."""
+
+    start_timeout: Seconds = timedelta(minutes=2)
+    """From its start to its first answer; Jupyter with extensions takes seconds on an idle machine, not minutes."""
+
+    stop_grace: Seconds = timedelta(seconds=5)
+    """Between the polite signal and the one that can't be refused; the time to save a notebook."""
+
+    stop_timeout: Seconds = timedelta(minutes=1)
+    """For one attempt to stop; it is tried again until nothing runs any more."""
+
+    secrets_patience: Seconds = timedelta(seconds=5)
+    """For the secrets of a start to appear; the hub writes them before it asks for the start."""
+
+    command: str | None = None
+    """What the process backend runs, as in a shell. None: jupyterhub-singleuser of this Python."""
+
+    pass_env: str = ""
+    """Names of the worker's own variables, separated by commas, that the workspaces get as well."""
+
+    max_log_bytes: PositiveInt = 1024 * 1024
+    """Kept of a workspace's output; the oldest goes first."""
+
+    attach_host: str = "127.0.0.1"
+    """Where the attach endpoint listens, and what the SSH gateway dials."""
+
+    attach_port: int = Field(default=0, ge=0, lt=65536)
+    """0: any free port."""
+
+    attach_host_key_file: Path | None = None
+    """Private host key of the attach endpoint, made when missing. None: in the data directory."""
+
+    gateway_public_key: str | None = None
+    """OpenSSH public key line of the SSH gateway, the one key that may attach. None: nobody may."""
+
+    def arguments(self) -> list[str]:
+        """The command as a list of arguments."""
+        if self.command:
+            return shlex.split(self.command)
+        as_root = ["--allow-root"] if os.geteuid() == 0 else []
+        return [str(Path(sys.executable).with_name("jupyterhub-singleuser")), *as_root]
+
+    def passed_names(self) -> tuple[str, ...]:
+        """The names in `pass_env`."""
+        return tuple(name.strip() for name in self.pass_env.split(",") if name.strip())
+
+
+def own_environment() -> Mapping[str, str]:
+    """The worker's environment, secrets included: pass on only what an allow-list names."""
+    return os.environ
