@@ -1,0 +1,11 @@
+"""`python -m mlhub_ssh_gateway`."""
+
+from functools import partial
+
+from mlhub_shared.runtime.service import main
+from mlhub_ssh_gateway.service import build
+from mlhub_ssh_gateway.settings import SshGatewaySettings
+
+if __name__ == "__main__":
+    settings = SshGatewaySettings()
+    main("ssh-gateway", settings, partial(build, settings=settings))

@@ -1,0 +1,95 @@
+"""How much strangers may ask of the gateway before they have said who they are."""
+
+import asyncio
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+_REMEMBERED = 10_000
+"""Addresses whose rate is kept; the longest unseen is forgotten first."""
+_BURST = 2.0
+"""Seconds of its rate that an address may use up at once."""
+_IPV6_NETWORK = 64
+"""One customer's share of the address space counts as one address."""
+
+
+@dataclass
+class _Bucket:
+    tokens: float
+    at: float
+
+
+@dataclass
+class _Address:
+    slots: asyncio.Semaphore
+    users: int = 0
+
+
+@dataclass
+class Admission:
+    """Rate per address, handshakes at once per address and in all, and a bounded waiting room."""
+
+    handshakes: int
+    handshakes_per_address: int
+    waiting: int
+    rate: float
+    """New connections per second of one address."""
+    patience: timedelta
+    """For a turn in the waiting room."""
+    clock: Callable[[], float] = time.monotonic
+    _buckets: "OrderedDict[str, _Bucket]" = field(default_factory=OrderedDict)
+    _addresses: dict[str, _Address] = field(default_factory=dict)
+    _present: int = 0
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.handshakes)
+
+    def refusal(self, address: str) -> str | None:
+        """Why a new connection is closed at once, None if it is not; counts it against its address's rate."""
+        if self._present >= self.handshakes + self.waiting:
+            return "full"
+        return None if self._spend(_origin(address)) else "rate"
+
+    @asynccontextmanager
+    async def turn(self, address: str) -> AsyncIterator[None]:
+        """Hold a slot; TimeoutError if none is free in time."""
+        origin = _origin(address)
+        own = self._addresses.setdefault(origin, _Address(asyncio.Semaphore(self.handshakes_per_address)))
+        own.users += 1
+        self._present += 1
+        try:
+            async with asyncio.timeout(self.patience.total_seconds()) as bound, own.slots, self._slots:
+                bound.reschedule(None)
+                yield
+        finally:
+            own.users -= 1
+            self._present -= 1
+            if not own.users:
+                del self._addresses[origin]
+
+    def _spend(self, origin: str) -> bool:
+        now = self.clock()
+        most = max(self.rate * _BURST, 1.0)
+        bucket = self._buckets.setdefault(origin, _Bucket(most, now))
+        self._buckets.move_to_end(origin)
+        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * self.rate)
+        bucket.at = now
+        if len(self._buckets) > _REMEMBERED:
+            self._buckets.popitem(last=False)
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True
+
+
+def _origin(address: str) -> str:
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if parsed.version == 4:
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, _IPV6_NETWORK), strict=False))
