@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
 async def run(only: list[str], *, runs: int, quick: bool, folder: Path) -> tuple[Report, bool]:
     """Take the measures one after the other; True if each came to its end."""
     command, reason = await _chp(ARTEFACTS / "npm")
-    report = Report(await describe(command))
+    report = Report(await describe(command, folder))
     if command is None:
         report.skipped["configurable-http-proxy"] = f"{reason}; the stock hub runs with a proxy that costs nothing"
     complete = True

@@ -4,6 +4,8 @@ import asyncio
 import os
 import platform
 import shutil
+import statistics
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,12 +15,13 @@ from tests.bench.load import generator
 from tests.support.nats_server import nats_server_binary
 
 
-async def describe(chp: Path | None) -> dict[str, str]:
-    """Cores, load and versions."""
+async def describe(chp: Path | None, folder: Path) -> dict[str, str]:
+    """Cores, load, the disk under `folder`, and versions."""
     facts = {
         "cores": str(len(os.sched_getaffinity(0))),
         "cpu": _cpu(),
         "load before": load_average(),
+        "fsync": f"{await asyncio.to_thread(_fsync_ms, folder):.2g} ms",
         "python": platform.python_version(),
         "jupyterhub": version("jupyterhub"),
         "nats-server": await _output(nats_server_binary(), "--version"),
@@ -34,6 +37,19 @@ async def describe(chp: Path | None) -> dict[str, str]:
 def load_average() -> str:
     """Of the last minute."""
     return f"{os.getloadavg()[0]:.1f}"
+
+
+def _fsync_ms(folder: Path) -> float:
+    """Median milliseconds that the disk takes to keep a page: what separates one database setting from another."""
+    took = []
+    with (folder / "fsync").open("wb") as file:
+        for _ in range(200):
+            started = time.monotonic()
+            file.write(b"0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+            took.append(time.monotonic() - started)
+    return statistics.median(took) * 1000
 
 
 def _cpu() -> str:

@@ -117,7 +117,7 @@ class Child:
             return False
 
     def _tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
+        return self.log.read_text(errors="replace")[-3000:]
 
 
 def tree(pid: int) -> dict[int, str]:
