@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from mlhub_shared.bus import BusSettings
 from mlhub_standalone import leftovers, state_file
-from mlhub_standalone.data_dir import DataDir
+from mlhub_standalone.credentials import NATS_USER, nats_password
+from mlhub_standalone.data_dir import DataDir, read_json
 from mlhub_standalone.processes import Identity
+from tests.support.bus_reader import BusReader
 from tests.support.hub_client import HubClient, Session
 from tests.support.nats_server import free_port
 
@@ -24,7 +27,7 @@ ADMIN, ADMIN_PASSWORD = "admin", "a-password-of-the-test"
 COMPONENTS = ("spawner-worker", "proxy", "hub", "cleanup", "ssh-gateway", "nats", "haproxy")
 """Everything that can be killed."""
 
-FAKE_SERVER = f"{sys.executable} -m tests.support.fake_server"
+FAKE_SERVER = f"{sys.executable} {Path(__file__).with_name('fake_server.py')}"
 """Stands in for JupyterLab where a test starts many workspaces."""
 
 T = TypeVar("T")
@@ -42,6 +45,7 @@ class Stack:
         self._arguments, self._environment = arguments, environment
         self._launcher: subprocess.Popen[bytes] | None = None
         self.hub = HubClient(self.url, API_TOKEN)
+        self.bus = BusReader(self._bus_settings)
 
     @property
     def url(self) -> str:
@@ -100,8 +104,6 @@ class Stack:
             "HOME": str(self.home),
             "MLHUB_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "MLHUB_API_TOKEN": API_TOKEN,
-            "MLHUB_SPAWNER_WORKER_PASS_ENV": "PYTHONPATH",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
         }
         return {name: value for name, value in (kept | own | self._environment).items() if value}
 
@@ -208,6 +210,16 @@ class Stack:
         for file in sorted(self.data.log("x").parent.glob("*.log")):
             tails.append(f"--- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-30:]))
         return "\n".join(tails)
+
+    def _bus_settings(self) -> BusSettings:
+        port = read_json(self.data.instance)["internal"]["nats"]
+        return BusSettings(
+            url=f"nats://127.0.0.1:{port}",
+            hub=HUB,
+            service="tests",
+            user=NATS_USER,
+            password=nats_password(self.data),
+        )
 
     def _is_ready(self) -> bool:
         if self.launcher.poll() is not None:

@@ -18,8 +18,12 @@ def parts(data: DataDir) -> list[Identity]:
 
 
 def workspaces(data: DataDir) -> list[Identity]:
-    """Processes of this instance's workspaces: all that carry the mark of one, however they were started."""
-    return processes.marked("MLHUB_WORKER_DATA_DIR", str(data.of("spawner-worker")))
+    """Processes of this instance's workspaces, kernels and terminals included: all carry the mark of its worker."""
+    try:
+        worker = (data.of("spawner-worker") / "instance").read_text().strip()
+    except OSError:
+        return []
+    return processes.marked("MLHUB_INSTANCE", worker) if worker else []
 
 
 def end(data: DataDir, *, keep_workspaces: bool) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import socket
+from contextlib import suppress
 
 from mlhub_standalone.components import Check, Component
 
@@ -50,8 +51,10 @@ def _get(check: Check) -> str | None:
 
 
 def _reason(status: int, body: bytes) -> str:
-    try:
-        problems = json.loads(body)["problems"]
-        return "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"it answers {status}"
+    with suppress(ValueError):
+        answer = json.loads(body)
+        if isinstance(answer, dict) and isinstance(answer.get("problems"), dict):
+            return "; ".join(f"{name}: {problem}" for name, problem in answer["problems"].items())
+        if isinstance(answer, dict) and isinstance(answer.get("status"), str):
+            return str(answer["status"])
+    return f"it answers {status}"
