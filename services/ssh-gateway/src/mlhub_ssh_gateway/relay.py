@@ -188,12 +188,11 @@ class Down(asyncssh.SSHServerSession[bytes]):
             self.tell(sentence)
 
         upstream = await self._way.open(tell, self._channel.get_agent_path())
-        environment: dict[bytes | str, bytes | str] = {**self._channel.get_environment_bytes()}
         _, up = await upstream.create_session(
             lambda: Up(self),
             command=self._command,
             subsystem=self._subsystem,
-            env=environment,
+            env=list(self._channel.get_environment_bytes().items()),
             request_pty="force" if self._has_terminal else False,
             term_type=self._channel.get_terminal_type(),
             term_size=self._channel.get_terminal_size(),

@@ -42,6 +42,7 @@ class Child(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         """Wake who waits."""
         self.exited.set()
+        self._transport.close()
 
     @property
     def returncode(self) -> int | None:

@@ -1,0 +1,275 @@
+"""The attach endpoint with the OpenSSH client."""
+
+import asyncio
+import hashlib
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from mlhub_spawner_worker.attach import AttachServer, Entry
+from tests.support.openssh import OpenSsh, execute
+from tests.support.waiting import until
+
+NAME = "ws-alice-test"
+
+
+@dataclass
+class Place:
+    """A server with one workspace, and the gateway's client."""
+
+    server: AttachServer
+    gateway: OpenSsh
+    entries: dict[str, Entry]
+
+    @property
+    def cwd(self) -> Path:
+        return self.entries[NAME].cwd
+
+
+def entry(folder: Path, **environment: str) -> Entry:
+    folder.mkdir(parents=True)
+    return Entry(folder, {"PATH": os.environ["PATH"], "HOME": str(folder), "SHELL": "/bin/sh", **environment})
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    gateway = OpenSsh(tmp_path / "gateway", 0)
+    entries = {NAME: entry(tmp_path / "workspace", SECRET_OF_MINE="yes")}
+    async with AttachServer(
+        host="127.0.0.1",
+        port=0,
+        host_key_file=tmp_path / "data" / "host_key",
+        gateway_public_key=gateway.public_line,
+        enter=entries.get,
+    ) as server:
+        gateway.port = server.address.port
+        yield Place(server, gateway, entries)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+async def test_a_command_has_its_streams_apart_its_status_and_its_directory(place: Place) -> None:
+    ran = await place.gateway.run(NAME, "pwd; echo error >&2; exit 7")
+    assert (ran.status, ran.stdout, ran.stderr) == (7, f"{place.cwd}\n".encode(), "error\n")
+
+
+async def test_the_environment_is_the_workspaces_with_little_of_the_clients(place: Place) -> None:
+    options = ("-o", "SetEnv=LC_MONETARY=de EVIL=1 LD_PRELOAD=x COLORTERM=truecolor")
+    seen = dict(
+        line.partition("=")[::2]
+        for line in (await place.gateway.run(NAME, "env", options=options)).stdout.decode().split("\n")
+    )
+    assert seen["SECRET_OF_MINE"] == "yes"
+    assert seen["MLHUB_WORKSPACE"] == NAME
+    assert (seen["LC_MONETARY"], seen["COLORTERM"]) == ("de", "truecolor")
+    assert not {"EVIL", "LD_PRELOAD", "VIRTUAL_ENV", "PYTEST_CURRENT_TEST"} & seen.keys()
+
+
+async def test_megabytes_pass_both_ways_unchanged_and_end_with_the_input(place: Place) -> None:
+    data = random.Random(1).randbytes(20_000_000)
+    back = await place.gateway.run(NAME, "cat", stdin=data)
+    assert (back.status, len(back.stdout)) == (0, len(data))
+    assert hashlib.sha256(back.stdout).digest() == hashlib.sha256(data).digest()
+
+
+async def test_a_slow_reader_loses_nothing(place: Place) -> None:
+    data = random.Random(2).randbytes(6_000_000)
+    ran = await place.gateway.run(NAME, "sleep 1; sha256sum", stdin=data)
+    assert ran.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+async def test_output_after_the_end_of_input_still_arrives(place: Place) -> None:
+    ran = await place.gateway.run(NAME, "cat; echo after; echo more >&2", stdin=b"before\n")
+    assert (ran.stdout, ran.stderr) == (b"before\nafter\n", "more\n")
+
+
+async def test_a_shell_reads_its_commands_from_the_input(place: Place) -> None:
+    ran = await place.gateway.run(NAME, stdin=b"echo one\nexit 3\n", options=("-T",))
+    assert (ran.status, ran.stdout) == (3, b"one\n")
+
+
+async def test_a_command_that_is_killed_ends_with_its_signal(place: Place) -> None:
+    async with connect(place) as connection:
+        result = await connection.run("kill -KILL $$")
+        assert result.exit_signal is not None
+        assert result.exit_signal[0] == "KILL"
+
+
+async def test_a_client_sends_signals(place: Place) -> None:
+    async with (
+        connect(place) as connection,
+        connection.create_process("trap 'echo got; exit 5' USR1; echo on; while :; do sleep 0.05; done") as process,
+    ):
+        assert await process.stdout.readline() == "on\n"
+        process.send_signal("USR1")
+        assert await process.stdout.readline() == "got\n"
+        await process.wait(timeout=5)
+        assert process.exit_status == 5
+
+
+async def test_a_terminal_has_size_type_and_modes_and_follows_the_client(place: Place) -> None:
+    async with (
+        connect(place) as connection,
+        connection.create_process(
+            "trap 'stty size' WINCH; stty size; stty -a | grep -o -- '-\\?echo '; echo $TERM; read x; read y; exit 4",
+            term_type="vt220",
+            term_size=(101, 37),
+            term_modes={asyncssh.PTY_ECHO: 0},
+        ) as process,
+    ):
+        assert [(await process.stdout.readline()).strip() for _ in range(3)] == ["37 101", "-echo", "vt220"]
+        process.change_terminal_size(90, 20)
+        assert (await process.stdout.readline()).strip() == "20 90"
+        process.stdin.write("\n\n")
+        await process.wait(timeout=5)
+        assert process.exit_status == 4
+
+
+async def test_control_c_reaches_the_program_of_a_terminal(place: Place) -> None:
+    async with (
+        connect(place) as connection,
+        connection.create_process("echo on; exec sleep 60", term_type="xterm") as process,
+    ):
+        assert (await process.stdout.readline()).strip() == "on"
+        process.stdin.write("\x03")
+        await process.wait(timeout=5)
+        assert process.exit_signal is not None
+        assert process.exit_signal[0] == "INT"
+
+
+async def test_nobody_but_the_gateway_gets_in(place: Place, tmp_path: Path) -> None:
+    stranger = OpenSsh(tmp_path / "stranger", place.gateway.port)
+    ran = await stranger.run(NAME, "echo in")
+    assert (ran.status, ran.stdout) == (255, b"")
+    assert "Permission denied (publickey)" in ran.stderr
+
+
+async def test_without_a_key_of_the_gateway_nobody_gets_in(tmp_path: Path) -> None:
+    client = OpenSsh(tmp_path / "client", 0)
+    entries = {NAME: entry(tmp_path / "workspace")}
+    async with AttachServer(
+        host="127.0.0.1", port=0, host_key_file=tmp_path / "key", gateway_public_key=None, enter=entries.get
+    ) as server:
+        client.port = server.address.port
+        ran = await client.run(NAME, "echo in")
+    assert "Permission denied" in ran.stderr
+
+
+async def test_a_workspace_that_is_not_running_says_so_also_to_a_connection_that_was_in(place: Place) -> None:
+    async with connect(place) as connection:
+        assert (await connection.run("echo in")).stdout == "in\n"
+        del place.entries[NAME]
+        with pytest.raises(asyncssh.ChannelOpenError, match="workspace ws-alice-test is not running"):
+            await connection.run("echo in")
+
+
+async def test_what_runs_is_hung_up_when_the_client_goes_and_what_left_stays(place: Place) -> None:
+    line = "setsid sh -c 'echo $$; exec sleep 61 </dev/null >/dev/null 2>&1' & read go; echo $$; exec sleep 60"
+    client = await place.gateway.start(NAME, line)
+    assert client.stdout is not None
+    assert client.stdin is not None
+    stays = int(await client.stdout.readline())
+    client.stdin.write(b"\n")
+    goes = int(await client.stdout.readline())
+    try:
+        client.kill()
+        await client.communicate()
+        await until(lambda: not is_alive(goes))
+        assert is_alive(stays)
+    finally:
+        os.kill(stays, signal.SIGKILL)
+
+
+async def test_the_workspaces_own_ports_can_be_reached_and_no_others(place: Place) -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\n")
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server, connect(place) as connection:
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await connection.open_connection("127.0.0.1", port)
+        assert await reader.read() == b"hello\n"
+        writer.close()
+        with pytest.raises(asyncssh.ChannelOpenError, match="only ports of the workspace"):
+            await connection.open_connection("192.0.2.1", port)
+
+
+async def test_sftp_puts_gets_lists_and_removes(place: Place, tmp_path: Path) -> None:
+    data = random.Random(3).randbytes(3_000_000)
+    (tmp_path / "up").write_bytes(data)
+    batch = tmp_path / "batch"
+    batch.write_text(
+        f"put {tmp_path}/up there\nmkdir folder\nrename there folder/moved\nln -s moved folder/link\n"
+        f"chmod 600 folder/moved\nget folder/link {tmp_path}/down\nls -l folder\ndf\nrm folder/link\n"
+    )
+    command = ["sftp", *place.gateway.options, "-P", str(place.gateway.port), "-b", str(batch), f"{NAME}@127.0.0.1"]
+    ran = await execute(*command)
+    assert ran.status == 0, ran.stderr
+    assert (tmp_path / "down").read_bytes() == data
+    assert b"-rw-------" in ran.stdout
+    assert [path.name for path in (place.cwd / "folder").iterdir()] == ["moved"]
+
+
+async def test_sftp_says_what_is_wrong(place: Place) -> None:
+    async with connect(place) as connection, connection.start_sftp_client() as sftp:
+        with pytest.raises(asyncssh.SFTPNoSuchFile):
+            await sftp.stat("missing")
+        await sftp.mkdir("full")
+        async with sftp.open("full/file", "w") as file:
+            await file.write("content")
+        with pytest.raises(asyncssh.SFTPFailure):
+            await sftp.rmdir("full")
+        assert await sftp.realpath(".") == str(place.cwd)
+
+
+async def test_the_host_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "host_key"
+    seen = []
+    for _ in range(2):
+        async with AttachServer(
+            host="127.0.0.1", port=0, host_key_file=path, gateway_public_key=None, enter=lambda _: None
+        ) as server:
+            seen.append(server.address.host_key)
+    assert seen[0] == seen[1]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_command_without_a_directory_says_so(place: Place) -> None:
+    place.entries[NAME] = Entry(place.cwd / "gone", place.entries[NAME].environment)
+    ran = await place.gateway.run(NAME, "true")
+    assert ran.status == 126
+    assert "can't be started" in ran.stderr
+
+
+async def test_each_child_enters_the_cgroup_before_its_program_runs(place: Place, tmp_path: Path) -> None:
+    def enter(pid: int) -> None:
+        (tmp_path / "entered").write_text(str(pid))
+
+    place.entries[NAME] = Entry(place.cwd, place.entries[NAME].environment, enter_cgroup=enter)
+    ran = await place.gateway.run(NAME, f"cat {tmp_path}/entered; echo; echo $$")
+    entered, own = ran.stdout.split()
+    assert entered == own
+
+
+def connect(place: Place) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
+    return asyncssh.connect(
+        "127.0.0.1",
+        place.gateway.port,
+        username=NAME,
+        client_keys=[place.gateway.key],
+        known_hosts=([asyncssh.import_public_key(place.server.address.host_key)], [], []),
+        config=None,
+        agent_path=None,
+    )
