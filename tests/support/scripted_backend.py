@@ -1,0 +1,137 @@
+"""A backend without anything behind it that misbehaves at a named moment; it outlives the workers that use it."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from mlhub_shared.contracts.queries import Resource
+from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord
+from mlhub_shared.errors import Temporary
+from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Session, Sight
+
+
+@dataclass
+class Script:
+    """What happens to one workspace; the variables of its spec name the exceptions."""
+
+    record: WorkspaceRecord
+    running: Running | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    exit: Exit = field(default_factory=lambda: Exit(None))
+
+
+class ScriptedBackend:
+    """Implements Backend. `FAKE_...` variables in a spec say what goes wrong with that workspace.
+
+    FAKE_SLOW_PREPARE: preparing takes for ever. FAKE_FAIL_START: it can't be started. FAKE_BUSY: starting fails for now,
+    that many times. FAKE_EXIT: it dies with this code between its start and its first answer. FAKE_STOP_HANGS: its
+    stop hangs once.
+    """
+
+    name = "scripted"
+    images_allowed = False
+    gpus_allowed = False
+    limits = "none"
+    cpu_total: float | None = None
+    mem_total: int | None = None
+
+    def __init__(self) -> None:
+        self.boot = "boot-1"
+        self.scripts: dict[str, Script] = {}
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self.most_at_once = 0
+        self._port = 10000
+
+    async def open(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+    async def inventory(self) -> list[Found]:
+        return [Found(script.record, script.running) for script in self.scripts.values()]
+
+    async def prepare(self, job: Job, report: Report) -> None:
+        self._note("prepare", job.name)
+        await report(50, "Preparing by the book")
+        if "FAKE_SLOW_PREPARE" in job.record.spec.env:
+            await asyncio.sleep(3600)
+        self.scripts.setdefault(job.name, Script(job.record)).record = job.record
+
+    async def start(self, job: Job) -> Running:
+        env = job.record.spec.env
+        script = self.scripts.setdefault(job.name, Script(job.record))
+        if script.running is not None and script.running.generation == job.record.generation:
+            return script.running
+        self._note("start", job.name)
+        if "FAKE_FAIL_START" in env:
+            raise BackendError("the script says no")
+        if self.calls["start", job.name] <= int(env.get("FAKE_BUSY", "0")):
+            raise Temporary("the script says not now", delay=timedelta(milliseconds=10))
+        self._port += 1
+        script.running = Running(job.record.generation, Endpoint(host="127.0.0.1", port=self._port), self.boot)
+        script.ended = asyncio.Event()
+        self.most_at_once = max(self.most_at_once, sum(s.running is not None for s in self.scripts.values()))
+        if "FAKE_EXIT" in env:
+            self.die(job.name, int(env["FAKE_EXIT"]))
+        return script.running
+
+    async def wait(self, name: str) -> Exit:
+        script = self.scripts.get(name)
+        if script is None or script.running is None:
+            return script.exit if script else Exit(None)
+        await script.ended.wait()
+        return script.exit
+
+    async def stop(self, name: str, *, grace: timedelta) -> str:
+        self._note("stop", name)
+        script = self.scripts.get(name)
+        if script is None:
+            return ""
+        if "FAKE_STOP_HANGS" in script.record.spec.env and self.calls["stop", name] == 1:
+            await asyncio.sleep(3600)
+        if script.running is not None:
+            self.die(name, -15)
+        return "the last line\n"
+
+    async def erase(self, name: str) -> None:
+        self._note("erase", name)
+        self.scripts.pop(name, None)
+
+    async def remember(self, record: WorkspaceRecord) -> None:
+        if (script := self.scripts.get(record.name)) is not None:
+            script.record = record
+
+    async def describe(self, name: str) -> Sight:
+        script = self.scripts.get(name)
+        return Sight(script is not None and script.running is not None, log_tail="the last line\n")
+
+    async def resources(self) -> list[Resource]:
+        return [Resource(kind="script", name=name, workspace=s.record.workspace) for name, s in self.scripts.items()]
+
+    def session(self, name: str) -> Session | None:
+        return None
+
+    # What a test does to it
+
+    def die(self, name: str, code: int | None) -> None:
+        """End a workspace as if by itself."""
+        script = self.scripts[name]
+        script.running = None
+        script.exit = Exit(code, "the last line\n")
+        script.ended.set()
+
+    def restart_host(self) -> None:
+        """Everything dies, and the host is another boot."""
+        self.boot += "+"
+        for name, script in self.scripts.items():
+            if script.running is not None:
+                self.die(name, None)
+
+    def running(self) -> set[str]:
+        """The workspaces that run."""
+        return {name for name, script in self.scripts.items() if script.running is not None}
+
+    def _note(self, call: str, name: str) -> None:
+        self.calls[call, name] += 1
