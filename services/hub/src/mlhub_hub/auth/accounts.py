@@ -5,7 +5,7 @@ import hmac
 from datetime import datetime
 
 from jupyterhub import orm
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from mlhub_hub.auth.lockout import Failures, Limits, after_failure, remaining_lock
@@ -97,6 +97,11 @@ def everybody(db: Session) -> list[Account]:
     """All accounts, those that wait for a decision first, then by name."""
     accounts = list(db.scalars(select(Account)))
     return sorted(accounts, key=lambda account: (account.approval != Approval.PENDING, account.name))
+
+
+def count_waiting(db: Session) -> int:
+    """How many accounts wait for a decision."""
+    return db.scalar(select(func.count()).where(Account.approval == Approval.PENDING)) or 0
 
 
 def seconds_locked(db: Session, keys: list[str], now: datetime) -> int:

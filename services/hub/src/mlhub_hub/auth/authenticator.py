@@ -114,6 +114,10 @@ class SignUpAuthenticator(Authenticator):
         accounts.forget(self._db, user.name)
         wake_projection(user.settings or {})
 
+    def waiting(self) -> int:
+        """How many accounts wait for a decision; the pages say it to administrators."""
+        return accounts.count_waiting(self._db)
+
     def end_sessions(self, handler: BaseHandler, name: str, *, but: str | None = None) -> Any:
         """End every session of a user in a browser, in his workspaces too; returns the user, None if there is none.
 

@@ -60,6 +60,8 @@ class SshKeysPage(PageHandler):
 
     async def _show(self, error: str = "") -> None:
         settings = self.context.settings
+        # A private key is not sent back, so that it stays in no page.
+        sent = self.form_value("public_key") if error else ""
         await self.show(
             "ssh_keys.html",
             rows=[
@@ -68,9 +70,7 @@ class SshKeysPage(PageHandler):
             ],
             error=error,
             label=self.form_value("label"),
-            public_key=self.form_value("public_key")
-            if error and "PRIVATE" not in self.form_value("public_key")
-            else "",
+            public_key="" if "PRIVATE" in sent else sent,
             action=self.page_url("ssh-keys"),
             ssh_host=settings.ssh_host,
             ssh_port=settings.ssh_port,

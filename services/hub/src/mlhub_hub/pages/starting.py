@@ -60,7 +60,8 @@ class StartingPage(_Start, SpawnPendingHandler):
         if server_name not in user.orm_spawners:
             raise web.HTTPError(404, "There is no such workspace.")
         self._about = (user, server_name)
-        await SpawnPendingHandler.get(self, user_name, server_name)
+        page: Any = SpawnPendingHandler.get(self, user_name, server_name)
+        await page
 
     def render_template(self, name: str, sync: bool = False, **values: Any) -> Any:
         """Adds what our templates show beside JupyterHub's."""
