@@ -173,8 +173,8 @@ class Gate:
         origin = request.headers.get("Origin")
         if origin is None:
             return True
-        own = urlsplit(self._public_url).netloc if self._public_url else request.headers.get("Host")
-        return urlsplit(origin).netloc == own
+        own = {request.headers.get("Host"), urlsplit(self._public_url).netloc if self._public_url else None}
+        return urlsplit(origin).netloc in own - {None, ""}
 
 
 def wants_html(request: Request) -> bool:

@@ -35,7 +35,7 @@ class CleanupSettings(CommonSettings):
     """Where browsers find the hub's pages."""
 
     public_url: str | None = None
-    """What people type, for the check of where a form came from. None: the Host header of each request."""
+    """What people type: tells whether cookies are for https only. None: each request tells."""
 
     service_prefix: Path = "/services/cleanup-service/"
     """Where browsers find this service; the proxy does not strip it."""

@@ -1,5 +1,6 @@
 """Who a workspace is: (hub, user, server), and the DNS label that stands for it everywhere."""
 
+import base64
 import hashlib
 import json
 import re
@@ -17,7 +18,9 @@ HubName = Annotated[str, StringConstraints(pattern=HUB_NAME_PATTERN)]
 Token = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
 
 _LABEL_LENGTH = 63
-_HASH_LENGTH = 12
+_HASH_LENGTH = 16
+"""Characters of five bits each: too many to find a second identity for a name by trying."""
+
 _PLAIN_USER = re.compile(r"[a-z0-9]+")
 _PLAIN_SERVER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _LOST = re.compile(r"[^a-z0-9]+")
@@ -52,7 +55,7 @@ class WorkspaceId(BaseModel):
 
     def _hashed_name(self) -> str:
         identity = json.dumps([self.hub, self.user, self.server]).encode()
-        digest = hashlib.sha256(identity).hexdigest()[:_HASH_LENGTH]
+        digest = base64.b32encode(hashlib.sha256(identity).digest()).decode().lower()[:_HASH_LENGTH]
         readable = "-".join(filter(None, ["ws", _slug(self.user), self.hub, _slug(self.server)]))
         return f"{readable[: _LABEL_LENGTH - _HASH_LENGTH - 2].rstrip('-')}--{digest}"
 

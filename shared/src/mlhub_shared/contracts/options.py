@@ -25,8 +25,10 @@ RESERVED_ENV = ("JUPYTERHUB_", "JPY_", "MLHUB_")
 
 _SECRET_NAME = re.compile(r"passw|secret|token|credential|api_?key|private_?key", re.IGNORECASE)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
+# ASCII: there are digits and a K beyond it that nothing here counts with.
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
 _FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_MAX_BYTES = 2**60
 _EMPTY = (None, "")
 
 
@@ -63,16 +65,18 @@ class Policy(BaseModel):
 
 
 def parse_bytes(value: object) -> int:
-    """Bytes of `2G`, `512M`, `1.5GiB` or of a bare number of GB; ValueError otherwise."""
-    if isinstance(value, bool):
-        raise ValueError("must be a size such as 2G or 512M")
-    if isinstance(value, int | float):
-        return int(value * _FACTORS["G"])
-    match = _BYTES.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("must be a size such as 2G or 512M")
-    number, unit = match.groups()
-    return int(float(number) * _FACTORS[unit.upper() or "G"])
+    """Bytes of `2G`, `512M`, `1.5GiB` or of a bare number of GB; ValueError otherwise, and above 1 EiB."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number, unit = max(-1, min(value, _MAX_BYTES)), "G"
+    else:
+        match = _BYTES.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError("must be a size such as 2G or 512M")
+        number, unit = float(match[1]), match[2].upper() or "G"
+    size = number * _FACTORS[unit]
+    if not size <= _MAX_BYTES:
+        raise ValueError("is larger than any machine")
+    return int(size)
 
 
 def _size(value: object) -> int | None:
@@ -83,8 +87,12 @@ def _blank_is_none(value: object) -> object:
     return None if value == "" else value
 
 
+# The bounds stand inside the union: outside they would be asked of None too.
+Days = Annotated[float, Field(ge=0, le=36500)]
+Gpus = Annotated[str, Field(pattern=r"^(all|[0-9]+(,[0-9]+)*)$")]
+Cores = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
 Size = Annotated[PositiveInt | None, BeforeValidator(_size)]
-Text = Annotated[str | None, BeforeValidator(_blank_is_none), Field(max_length=256)]
+Text = Annotated[Annotated[str, Field(max_length=256)] | None, BeforeValidator(_blank_is_none)]
 
 
 class WorkspaceOptions(BaseModel):
@@ -94,16 +102,16 @@ class WorkspaceOptions(BaseModel):
 
     profile: Text = None
     image: Text = None
-    cpu_limit: Annotated[PositiveFloat | None, BeforeValidator(_blank_is_none)] = None
+    cpu_limit: Annotated[Cores | None, BeforeValidator(_blank_is_none)] = None
     """Cores, fractions too."""
     mem_limit: Size = None
     """Byte specification; a bare number means GB."""
     shm_size: Size = None
-    gpus: Annotated[str | None, BeforeValidator(_blank_is_none), Field(pattern=r"^(all|\d+(,\d+)*)$")] = None
+    gpus: Annotated[Gpus | None, BeforeValidator(_blank_is_none)] = None
     env: dict[str, str] = Field(default_factory=dict)
     secret_env: dict[str, str | None] = Field(default_factory=dict)
     """None as value: keep the one that is stored."""
-    days_to_live: Annotated[float | None, BeforeValidator(_blank_is_none), Field(ge=0, le=36500)] = None
+    days_to_live: Annotated[Days | None, BeforeValidator(_blank_is_none)] = None
     """Days, fractions too; 0: for ever. None: the default."""
     is_mount_volume: bool = True
 
