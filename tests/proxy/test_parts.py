@@ -1,5 +1,6 @@
 """The agent's smaller parts: which program, which configuration, what counts as activity."""
 
+import asyncio
 import ipaddress
 import subprocess
 from datetime import timedelta
@@ -15,6 +16,7 @@ from mlhub_proxy.config import CONFIG, make_config
 from mlhub_proxy.runtime_api import Counter
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.errors import Permanent
+from tests.proxy.stack import Agent, ask
 from tests.support.makers import NOW
 
 
@@ -47,6 +49,17 @@ def test_a_program_that_was_set_is_used_or_named(tmp_path: Path) -> None:
         find_haproxy(tmp_path / "nothing")
     with pytest.raises(Permanent, match="is no HAProxy"):
         find_haproxy(program(tmp_path / "other", "nginx 1.22"))
+
+
+async def test_a_program_on_path_serves(stopped_agent: Agent, tmp_path: Path) -> None:
+    found = tmp_path / "bin" / "haproxy"
+    found.parent.mkdir()
+    found.symlink_to(get_haproxy_binary())
+    await stopped_agent.start(PATH=str(found.parent))
+    await stopped_agent.ready()
+    assert (await ask(stopped_agent.public, "/")).said["name"] == "hub"
+    command = await asyncio.to_thread(Path(f"/proc/{stopped_agent.haproxy}/cmdline").read_text)
+    assert command.split("\0")[0] == str(found)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,44 @@ async def test_a_start_without_the_bus_serves_by_the_last_tables(
     await until_async(lambda: serves(agent, "/user/alice/", "hub"))
 
 
+async def test_an_agent_that_fails_leaves_what_it_found(agent: Agent) -> None:
+    haproxy = agent.haproxy
+    await agent.kill()
+    taken = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", agent.http)
+    async with taken:
+        await agent.start()
+        assert agent.process is not None
+        assert await asyncio.wait_for(agent.process.wait(), 10) != 0
+    assert alive(haproxy)
+    await agent.stop()
+    await agent.start()
+    await agent.ready()
+    assert agent.haproxy == haproxy
+
+
+async def test_an_agent_that_fails_leaves_nothing_that_it_started(stopped_agent: Agent) -> None:
+    agent = stopped_agent
+    taken = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", agent.http)
+    async with taken:
+        await agent.start()
+        assert agent.process is not None
+        assert await asyncio.wait_for(agent.process.wait(), 10) != 0
+    assert "haproxy.started" in agent.log.read_text()
+    with pytest.raises(ConnectionRefusedError):
+        await ask(agent.public, "/")
+
+
+async def test_a_haproxy_that_hangs_is_said(agent: Agent) -> None:
+    os.kill(agent.haproxy, signal.SIGSTOP)
+
+    async def said() -> bool:
+        return "counters" in (await agent.get("/ready")).json()["problems"]
+
+    await until_async(said)
+    os.kill(agent.haproxy, signal.SIGCONT)
+    await agent.ready()
+
+
 async def test_an_open_websocket_does_not_hold_the_end(agent: Agent, bus: Bus, backend: MakeBackend) -> None:
     alice = await backend("alice")
     await applied(bus, workspaces=await put(bus, ready(alice)))

@@ -37,6 +37,7 @@ async def run(settings: ProxySettings) -> None:
         add_endpoints(runtime.app, agent=agent, maps=maps, api=api)
         runtime.health.require("haproxy", lambda: haproxy.problem)
         runtime.health.require("routes", lambda: maps.problem)
+        runtime.health.require("counters", lambda: agent.problem)
         runtime.keep_running("follow", agent.follow)
         runtime.keep_running("lease", agent.lease.run)
         runtime.keep_running("activity", agent.watch_activity)
@@ -51,10 +52,10 @@ async def run(settings: ProxySettings) -> None:
     finally:
         supervising.cancel()
         await asyncio.wait([supervising])
-        if asked_to_end:
+        if asked_to_end or not haproxy.was_found:
             await haproxy.stop(settings.shutdown_grace)
         else:
-            # An agent that fails must not take the open connections along: the next one finds HAProxy running.
+            # An agent that fails at its start must not take open connections along: the next one finds HAProxy again.
             haproxy.release()
         api.close()
 

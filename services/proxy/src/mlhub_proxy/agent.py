@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 _VERSION = importlib.metadata.version("mlhub-proxy")
 _NAMES_EVERY = 30.0
 """Seconds between two looks at the addresses of named hosts."""
+_NAMES_WITHIN, _NAMES_AT_START = 3.0, 0.3
+"""Seconds that looking them up may take; at the start all routes wait for it."""
 
 WORKSPACE, ROUTE = "workspace/", "route/"
 """Begin the names of sources; the hub's own routes come first where two claim one prefix."""
@@ -40,6 +42,8 @@ class Agent:
         self._names = Names()
         self._activity = ActivityLog(settings.activity_min_bytes)
         self.workspaces_revision = self.routes_revision = 0
+        self.problem: str | None = None
+        """Why HAProxy did not answer the last time it was asked; None: it did."""
         self.lease = Lease(bus.proxies, settings.replica, self.state)
 
     def state(self) -> ProxyState:
@@ -58,7 +62,8 @@ class Agent:
         await self._routes.synced()
         with self._workspaces.changes() as records, self._routes.changes() as others:
             revisions = self._workspaces.revision, self._routes.revision
-            await self._resolve(_keys(self._routes))
+            # Not longer: names that are slow are asked for again with the first look at the changes.
+            await self._resolve(_keys(self._routes), within=_NAMES_AT_START)
             await self._maps.load(self._of_records(_keys(self._workspaces)) | self._of_routes(_keys(self._routes)))
             self._applied(workspaces=revisions[0], routes=revisions[1])
             async with asyncio.TaskGroup() as group:
@@ -72,8 +77,9 @@ class Agent:
             try:
                 counters = await self._api.counters()
             except HAProxyUnavailable as error:
-                log.debug("proxy.no_counters", error=str(error))
+                self.problem = str(error)
             else:
+                self.problem = None
                 metrics.OPEN.set(sum(counter.open_connections for counter in counters.values()))
                 if self._activity.look(counters, self._clock()):
                     self.lease.poke()
@@ -101,12 +107,12 @@ class Agent:
             if await self._resolve(keys):
                 await self._maps.put(self._of_routes(keys))
 
-    async def _resolve(self, keys: Iterable[str]) -> bool:
+    async def _resolve(self, keys: Iterable[str], *, within: float = _NAMES_WITHIN) -> bool:
         hosts = set()
         for route in filter(None, map(self._routes.value, keys)):
             with suppress(Permanent):
                 hosts.add(target(route)[0])
-        return await self._names.resolve(hosts)
+        return await self._names.resolve(hosts, within=within)
 
     def _applied(self, *, workspaces: int | None = None, routes: int | None = None) -> None:
         if workspaces is not None:

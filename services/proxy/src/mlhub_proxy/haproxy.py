@@ -40,16 +40,13 @@ class HAProxy:
         self._folder, self._pid_file = folder, pid_file
         self._process: Process | None = None
         self._problem: str | None = "HAProxy has not been started yet"
+        self.was_found = False
+        """One ran already when this agent began."""
 
     @property
     def problem(self) -> str | None:
         """Why HAProxy does not serve; None: it does."""
         return self._problem
-
-    @property
-    def pid(self) -> int | None:
-        """Of the running process."""
-        return self._process.pid if self._process else None
 
     async def run(
         self, *, before_start: Callable[[], Awaitable[None]], after_start: Callable[[], Awaitable[None]]
@@ -99,17 +96,18 @@ class HAProxy:
         found = await self._find()
         if found is not None:
             process, fingerprint = found
+            self.was_found = True
             if fingerprint == self._config.fingerprint:
                 log.info("haproxy.adopted", pid=process.pid)
                 metrics.STARTS.labels(how="adopted").inc()
-                self._note(process)
+                await self._note(process)
                 return process
             log.info("haproxy.replacing", pid=process.pid)
         else:
             await self._end_all(0)  # one that does not answer would hold the ports
         await before_start()
         for name, text in self._config.files.items():
-            write_whole(self._folder / name, text)
+            await asyncio.to_thread(write_whole, self._folder / name, text)
         old = found[0] if found else None
         try:
             started = await self._start(old)
@@ -144,7 +142,7 @@ class HAProxy:
         process = Process.start(
             [self._program, "-db", "-f", CONFIG, *take_over], folder=self._folder, log=self._folder / LOG
         )
-        self._note(process)
+        await self._note(process)
         try:
             async with asyncio.timeout(_START):
                 if await self._answers(process, times=1):
@@ -157,7 +155,7 @@ class HAProxy:
         except TimeoutError:
             await process.end(0)
         if old is not None:
-            self._note(old)
+            await self._note(old)
         raise Temporary(f"HAProxy did not start: {self._log_tail()}")
 
     async def _answers(self, process: Process, *, times: int) -> bool:
@@ -170,8 +168,8 @@ class HAProxy:
                 await process.wait(0.01)
         return not process.ended.is_set()
 
-    def _note(self, process: Process) -> None:
-        write_whole(self._pid_file, f"{process.pid}\n")
+    async def _note(self, process: Process) -> None:
+        await asyncio.to_thread(write_whole, self._pid_file, f"{process.pid}\n")
 
     def _log_tail(self) -> str:
         try:

@@ -47,11 +47,6 @@ class Maps:
         """Key to value of one table as it should be."""
         return self._tables.table(name)
 
-    @property
-    def sources(self) -> frozenset[str]:
-        """All who claim anything."""
-        return self._tables.sources
-
     async def load(self, sources: Mapping[str, Entries]) -> None:
         """Make these the only claims, and HAProxy follow them."""
         for source in self._tables.sources - sources.keys():

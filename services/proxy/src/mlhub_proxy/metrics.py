@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-ROUTES = Gauge("mlhub_proxy_routes", "Workspaces, services and extras that have a route")
+ROUTES = Gauge("mlhub_proxy_routes", "Workspaces, services and extras in HAProxy's tables")
 APPLY = Histogram(
     "mlhub_proxy_apply_seconds",
     "From a changed record until HAProxy follows it",

@@ -9,8 +9,6 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-_PATIENCE = 3.0
-
 
 class Names:
     """Remembers an address for each host name."""
@@ -18,18 +16,18 @@ class Names:
     def __init__(self) -> None:
         self.addresses: dict[str, str] = {}
 
-    async def resolve(self, hosts: Iterable[str]) -> bool:
-        """Look the names up; whether an address changed. Takes no longer than 3 s."""
-        found = await asyncio.gather(*(self._lookup(host) for host in set(hosts) if not _is_address(host)))
+    async def resolve(self, hosts: Iterable[str], *, within: float) -> bool:
+        """Look the names up within so many seconds; whether an address changed."""
+        found = await asyncio.gather(*(self._lookup(host, within) for host in set(hosts) if not _is_address(host)))
         fresh = {host: address for host, address in found if address is not None}
         changed = any(self.addresses.get(host) != address for host, address in fresh.items())
         self.addresses.update(fresh)
         return changed
 
-    async def _lookup(self, host: str) -> tuple[str, str | None]:
+    async def _lookup(self, host: str, within: float) -> tuple[str, str | None]:
         loop = asyncio.get_running_loop()
         try:
-            found = await asyncio.wait_for(loop.getaddrinfo(host, None, type=socket.SOCK_STREAM), _PATIENCE)
+            found = await asyncio.wait_for(loop.getaddrinfo(host, None, type=socket.SOCK_STREAM), within)
         except (OSError, UnicodeError) as error:
             log.warning("proxy.name_unknown", host=host, error=str(error) or "no answer in time")
             return host, None
