@@ -1,0 +1,199 @@
+"""One message of each kind with every field set, as it lies in `tests/data/contracts/NAME.N.json`.
+
+The newest N is how it is written now; the older ones have been written once, by services that may still run.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from mlhub_shared.contracts import commands, events, queries, services, workspace
+from mlhub_shared.contracts.commands import DeleteWorkspace, SpawnWorkspace, StopWorkspace, decode_command
+from mlhub_shared.contracts.events import Event, EventKind
+from mlhub_shared.contracts.identity import WorkspaceId
+from mlhub_shared.contracts.message import Message
+from mlhub_shared.contracts.queries import AttachAddress, Failure, Reply, Resource
+from mlhub_shared.contracts.timers import Purpose, Timer
+from mlhub_shared.contracts.workspace import Endpoint, Phase, Reason, Wanted, WorkspaceRecord, WorkspaceSpec
+from tests.support.makers import NOW
+
+FOLDER = Path(__file__).parent.parent / "data" / "contracts"
+
+WORKSPACE = WorkspaceId(hub="test", user="alice", server="gpu1")
+ATTACH = AttachAddress(host="10.0.0.7", port=2022, host_key="ssh-ed25519 AAAAC3")
+LATER = NOW + timedelta(days=2)
+
+VOCABULARIES: dict[str, type[StrEnum]] = {enum.__name__: enum for enum in (EventKind, Phase, Wanted, Reason, Purpose)}
+"""The words that messages are made of."""
+
+Read = Callable[[bytes], BaseModel]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A message and how it is read."""
+
+    value: BaseModel
+    read: Read
+
+    def written(self) -> dict[str, Any]:
+        """As it goes over the wire."""
+        data = self.value.encode() if isinstance(self.value, Message) else self.value.model_dump_json().encode()
+        written: dict[str, Any] = json.loads(data)
+        return written
+
+
+def of(value: BaseModel, read: Read | None = None) -> Sample:
+    return Sample(value, read or type(value).model_validate_json)
+
+
+def message(kind: str) -> dict[str, Any]:
+    return {"id": f"id-of-{kind}", "at": NOW, "requester": "user:alice", "correlation_id": f"correlation-of-{kind}"}
+
+
+SPEC = WorkspaceSpec(
+    profile="large",
+    image="quay.io/jupyter/minimal-notebook:2026-01-01",
+    cpu_limit=1.5,
+    mem_limit=2**31,
+    shm_size=2**28,
+    gpus="0,2",
+    env={"A": "1"},
+    secret_env=("DB_PASSWORD",),
+    lifetime=timedelta(days=1, hours=12),
+    is_mount_volume=False,
+)
+
+RECORD = WorkspaceRecord(
+    workspace=WORKSPACE,
+    generation=1767323045000000,
+    wanted=Wanted.STOPPED,
+    phase=Phase.STOPPING,
+    pool="default",
+    node="n1",
+    base_url="/user/alice/gpu1/",
+    spec=SPEC,
+    sequence=17,
+    endpoint=Endpoint(host="10.0.0.8", port=8888),
+    progress=60,
+    message="Stopping",
+    reason=Reason.EXPIRED,
+    log_tail="last words",
+    requester="user:alice",
+    correlation_id="c1",
+    requested_at=NOW,
+    phase_since=NOW,
+    started_at=NOW,
+    ready_at=NOW,
+    expires_at=LATER,
+    erasing=True,
+    warned=True,
+    boot="boot-1",
+)
+
+SAMPLES: dict[str, Sample] = {
+    "spawn": of(
+        SpawnWorkspace(**message("spawn"), workspace=WORKSPACE, generation=5, base_url="/user/alice/gpu1/", spec=SPEC),
+        decode_command,
+    ),
+    "stop": of(
+        StopWorkspace(**message("stop"), workspace=WORKSPACE, generation=6, reason=Reason.EXPIRED, only_generation=5),
+        decode_command,
+    ),
+    "delete": of(DeleteWorkspace(**message("delete"), workspace=WORKSPACE, generation=7), decode_command),
+    "event": of(
+        Event(
+            **message("event"),
+            kind=EventKind.WORKSPACE_PROGRESSED,
+            workspace=WORKSPACE,
+            user="alice",
+            generation=5,
+            message="Pulling",
+            progress=40,
+            detail={"text": "a", "whole": 1, "part": 0.5, "yes": True, "nothing": None},
+        )
+    ),
+    "timer": of(Timer(**message("timer"), workspace=WORKSPACE, generation=5, purpose=Purpose.EXPIRE, expires_at=LATER)),
+    "record": of(RECORD),
+    "secrets": of(
+        workspace.WorkspaceSecrets(generation=5, env={"JUPYTERHUB_API_TOKEN": "t"}, secret_env={"DB_PASSWORD": "p"})
+    ),
+    "lease": of(
+        services.WorkerLease(
+            node="n1",
+            pool="default",
+            backend="process",
+            capacity=2,
+            running=1,
+            cpu_total=8.0,
+            mem_total=2**34,
+            attach=ATTACH,
+            version="0.1.0",
+            limits="CPU and memory by cgroup",
+            started_at=NOW,
+        )
+    ),
+    "route": of(services.Route(routespec="/services/x/", target="http://127.0.0.1:1", data={"a": 1, "hub": True})),
+    "proxy-state": of(
+        services.ProxyState(
+            replica="n1",
+            workspaces_revision=3,
+            routes_revision=4,
+            activity={
+                WORKSPACE.name: services.Activity(last_activity=NOW, bytes_in=5, bytes_out=6, open_connections=1)
+            },
+            version="2.8.1",
+        )
+    ),
+    "ssh-key": of(
+        services.SshKey(
+            user="alice", label="laptop", public_key="ssh-ed25519 AAAAC3", fingerprint="SHA256:x", added_at=NOW
+        )
+    ),
+    "resolve-target": of(queries.ResolveTarget(workspace=WORKSPACE)),
+    "target": of(queries.Target(record=RECORD, attach=ATTACH)),
+    "describe-workspace": of(queries.DescribeWorkspace(workspace=WORKSPACE)),
+    "workspace-description": of(
+        queries.WorkspaceDescription(
+            record=RECORD, running=True, cpu_seconds=1.5, memory_bytes=2**20, log_tail="last words"
+        )
+    ),
+    "list-resources": of(queries.ListResources()),
+    "resources": of(
+        queries.Resources(node="n1", resources=[Resource(kind="process", name="4711", workspace=WORKSPACE)])
+    ),
+    "extend-workspace": of(
+        queries.ExtendWorkspace(
+            workspace=WORKSPACE, generation=5, expires_at=LATER, requester="user:alice", correlation_id="c1"
+        )
+    ),
+    "reply": of(Reply(answer={"node": "n1", "resources": []})),
+    "failure": of(Reply(failure=Failure(message="no such workspace", temporary=True))),
+}
+
+MODULES = (commands, events, queries, services, workspace)
+
+
+def versions(name: str) -> list[Path]:
+    """The golden files of a sample, oldest first."""
+    return sorted(FOLDER.glob(f"{name}.*.json"), key=_number)
+
+
+def text(content: dict[str, Any]) -> str:
+    """How golden files are laid out, so that a change is a readable difference."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def vocabulary() -> dict[str, list[str]]:
+    """Every word of every vocabulary."""
+    return {name: sorted(enum) for name, enum in VOCABULARIES.items()}
+
+
+def _number(path: Path) -> int:
+    return int(path.name.split(".")[-2])
