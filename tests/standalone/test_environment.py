@@ -10,11 +10,13 @@ from mlhub_shared.runtime.settings import CommonSettings
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 from mlhub_ssh_gateway.settings import SshGatewaySettings
 from mlhub_standalone import credentials
-from mlhub_standalone.components import SERVICES, service_components
+from mlhub_standalone.component import SERVICES
+from mlhub_standalone.components import service_components
 from mlhub_standalone.credentials import Credentials
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.environment import environment_of, remarks
-from mlhub_standalone.instance import Asked, Instance, plan
+from mlhub_standalone.instance import Instance, plan
+from mlhub_standalone.options import Asked
 
 SETTINGS: dict[str, type[CommonSettings]] = {
     "hub": HubSettings,

@@ -5,7 +5,8 @@ import pytest
 
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError
-from mlhub_standalone.instance import Asked, Instance, keep, plan
+from mlhub_standalone.instance import Instance, keep, plan
+from mlhub_standalone.options import Asked
 from mlhub_standalone.ports import INTERNAL, require_free
 
 

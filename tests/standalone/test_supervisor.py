@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlhub_standalone.components import Component
+from mlhub_standalone.component import Component
 from mlhub_standalone.log_files import LogFile
 from mlhub_standalone.supervisor import State, Supervised, describe_end
 from tests.support.waiting import until

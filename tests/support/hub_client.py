@@ -24,6 +24,10 @@ class HubClient:
             trust_env=False,
         )
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
     def request(self, method: str, path: str, **fields: Any) -> httpx.Response:
         """Any request to the API."""
         return self._http.request(method, path, **fields)
@@ -93,6 +97,10 @@ class Session:
     def __init__(self, url: str) -> None:
         self.url = url
         self.http = httpx.Client(base_url=url, follow_redirects=True, timeout=30, trust_env=False)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.http.close()
 
     def get(self, path: str, **fields: Any) -> httpx.Response:
         """A page."""

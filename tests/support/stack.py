@@ -44,6 +44,7 @@ class Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         self._arguments, self._environment = arguments, environment
         self._launcher: subprocess.Popen[bytes] | None = None
+        self._sessions: list[Session] = []
         self.hub = HubClient(self.url, API_TOKEN)
         self.bus = BusReader(self._bus_settings)
 
@@ -126,6 +127,9 @@ class Stack:
             except subprocess.TimeoutExpired:
                 self.kill_launcher()
         leftovers.end(self.data, keep_workspaces=False)
+        self.hub.close()
+        for session in self._sessions:
+            session.close()
 
     # What runs
 
@@ -173,8 +177,14 @@ class Stack:
 
     def session(self, user: str = ADMIN, password: str = ADMIN_PASSWORD) -> Session:
         """A browser without a face, logged in."""
-        session = Session(self.url)
+        session = self.visitor()
         session.login(user, password)
+        return session
+
+    def visitor(self) -> Session:
+        """The same, not logged in."""
+        session = Session(self.url)
+        self._sessions.append(session)
         return session
 
     def ssh(

@@ -19,8 +19,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with JupyterLab as its workspaces."""
-    with running_stack(tmp_path_factory.mktemp("stack")) as stack:
+    """A stack with JupyterLab as its workspaces, that looks at their activity all the time."""
+    folder = tmp_path_factory.mktemp("stack")
+    config = folder / "jupyterhub_user_config.py"
+    config.write_text("c.JupyterHub.last_activity_interval = 1\n")
+    with running_stack(folder, MLHUB_HUB_USER_CONFIG=str(config), MLHUB_PROXY_ACTIVITY_INTERVAL="1") as stack:
         yield stack
 
 

@@ -22,7 +22,7 @@ def new_key(folder: Path, name: str) -> Path:
 
 def sign_up(stack: Stack, user: str) -> Session:
     """A user as people make one: sign-up, approval, login."""
-    page = Session(stack.url).post("/hub/signup", username=user, password=PASSWORD, password_again=PASSWORD)
+    page = stack.visitor().post("/hub/signup", username=user, password=PASSWORD, password_again=PASSWORD)
     assert page.status_code == 200, page.text
     assert stack.session().post("/hub/approvals", name=user, decision="approve").status_code == 200
     return stack.session(user, PASSWORD)

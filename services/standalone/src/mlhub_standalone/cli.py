@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError
-from mlhub_standalone.instance import Asked
 from mlhub_standalone.logs import NAMES
+from mlhub_standalone.options import Asked
 from mlhub_standalone.ports import PUBLIC, SSH
 
 DATA_DIR = ".mlhub"

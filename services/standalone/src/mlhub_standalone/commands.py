@@ -1,20 +1,11 @@
-"""What each command of the command line does."""
+"""What each command does. Each loads only what it needs: `status` is asked often, and the bus takes long to import."""
 
 import argparse
-import asyncio
 import sys
 
 from mlhub_standalone import cli
 from mlhub_standalone.console import say
-from mlhub_standalone.doctor import doctor
-from mlhub_standalone.down import down
 from mlhub_standalone.errors import LauncherError
-from mlhub_standalone.instance import plan
-from mlhub_standalone.launcher import Launcher
-from mlhub_standalone.lock import InstanceLock
-from mlhub_standalone.logs import show
-from mlhub_standalone.settings import StandaloneSettings, user_environment
-from mlhub_standalone.status import status
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -30,6 +21,13 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from mlhub_standalone.instance import plan
+    from mlhub_standalone.launcher import Launcher
+    from mlhub_standalone.lock import InstanceLock
+    from mlhub_standalone.settings import StandaloneSettings, user_environment
+
     data, asked, environment = cli.data_dir(options), cli.asked(options), user_environment()
     data.create()
     lock = InstanceLock(data)
@@ -43,20 +41,29 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _down(options: argparse.Namespace) -> int:
+    from mlhub_standalone.down import down
+
     down(cli.data_dir(options), keep_workspaces=options.keep_workspaces)
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
+    from mlhub_standalone.status import status
+
     return status(cli.data_dir(options), as_json=options.json)
 
 
 def _logs(options: argparse.Namespace) -> int:
+    from mlhub_standalone.logs import show
+
     show(cli.data_dir(options), options.service, lines=options.lines, follow=options.follow)
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from mlhub_standalone.doctor import doctor
+    from mlhub_standalone.settings import user_environment
+
     return 0 if doctor(cli.data_dir(options), cli.asked(options), user_environment()) else 1
 
 

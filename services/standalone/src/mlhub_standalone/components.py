@@ -1,44 +1,19 @@
-"""The parts of an instance: what is run, where it answers, and how one sees that it works."""
+"""The parts of one instance."""
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from mlhub_standalone.component import NATS, SERVICES, Check, Component
 from mlhub_standalone.credentials import Credentials
-from mlhub_standalone.environment import MARK, environment_of
+from mlhub_standalone.data_dir import MARK
+from mlhub_standalone.environment import environment_of
 from mlhub_standalone.instance import Instance
 from mlhub_standalone.ports import LOOPBACK
-
-NATS = "nats"
-
-SERVICES = ("spawner-worker", "proxy", "hub", "cleanup", "ssh-gateway")
-"""In the order in which they are started; they end in reverse."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """A request that answers below 400 when the component works; no path: a connection is enough."""
-
-    port: int
-    path: str = ""
-    host: str = LOOPBACK
-
-
-@dataclass(frozen=True)
-class Component:
-    """One process to be kept running."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str] = field(repr=False)
-    address: str
-    """Where it serves, for people."""
-    checks: tuple[Check, ...]
 
 
 def nats_component(instance: Instance, binary: str, person: Mapping[str, str]) -> Component:
     """The embedded bus."""
-    port = instance.internal["nats"]
+    port = instance.internal[NATS]
     return Component(
         name=NATS,
         command=[binary, "-c", str(instance.data.nats_config)],

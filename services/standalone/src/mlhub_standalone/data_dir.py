@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+MARK = "MLHUB_STANDALONE_DIR"
+"""In the environment of every part: tells which instance a process belongs to, also after its launcher has died."""
+
 
 @dataclass(frozen=True)
 class DataDir:

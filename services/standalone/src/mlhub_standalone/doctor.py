@@ -14,8 +14,9 @@ from mlhub_standalone import binaries, leftovers
 from mlhub_standalone.console import plural, say
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError
-from mlhub_standalone.instance import Asked, Instance, plan
+from mlhub_standalone.instance import Instance, plan
 from mlhub_standalone.lock import InstanceLock
+from mlhub_standalone.options import Asked
 from mlhub_standalone.ports import is_free
 from mlhub_standalone.settings import StandaloneSettings
 

@@ -7,8 +7,7 @@ from mlhub_standalone import leftovers
 from mlhub_standalone.console import plural, say
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError
-from mlhub_standalone.launcher import KEEP_WORKSPACES
-from mlhub_standalone.lock import InstanceLock
+from mlhub_standalone.lock import KEEP_WORKSPACES, InstanceLock
 from mlhub_standalone.processes import Identity
 
 WITHIN = 120.0

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlhub_standalone.credentials import NATS_USER, Credentials
+from mlhub_standalone.data_dir import MARK
 from mlhub_standalone.instance import Instance
 from mlhub_standalone.ports import LOOPBACK
-
-MARK = "MLHUB_STANDALONE_DIR"
-"""In the environment of every part: tells which instance a process belongs to, also after its launcher has died."""
 
 NODE = "local"
 """This machine on the bus. Not its name: a laptop changes that with the network, and workspaces belong to a node."""

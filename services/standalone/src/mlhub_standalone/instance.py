@@ -9,20 +9,8 @@ from typing import Any
 from mlhub_shared.contracts.identity import HUB_NAME_PATTERN
 from mlhub_standalone.data_dir import DataDir, read_json, write_private
 from mlhub_standalone.errors import LauncherError
+from mlhub_standalone.options import Asked
 from mlhub_standalone.ports import PUBLIC, SSH, choose_internal, from_environment
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The options of `mlhub up`. None: what the last start used, else the default."""
-
-    port: int | None = None
-    ssh_port: int | None = None
-    host: str = "127.0.0.1"
-    hub_name: str | None = None
-    backend: str = "process"
-    capacity: int | None = None
-    keep_workspaces: bool = False
 
 
 @dataclass(frozen=True)

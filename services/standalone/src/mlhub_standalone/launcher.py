@@ -8,13 +8,15 @@ from typing import Any
 
 from mlhub_standalone import credentials, leftovers, nats_config, state_file
 from mlhub_standalone.binaries import nats_server
-from mlhub_standalone.components import NATS, Component, nats_component, service_components
+from mlhub_standalone.component import NATS, Component
+from mlhub_standalone.components import nats_component, service_components
 from mlhub_standalone.console import plural, say
 from mlhub_standalone.data_dir import make_private
 from mlhub_standalone.environment import remarks
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.hints import hints
 from mlhub_standalone.instance import Instance, keep
+from mlhub_standalone.lock import KEEP_WORKSPACES
 from mlhub_standalone.log_files import LogFile
 from mlhub_standalone.ports import require_free
 from mlhub_standalone.readiness import problem_of
@@ -22,9 +24,6 @@ from mlhub_standalone.settings import StandaloneSettings
 from mlhub_standalone.shutdown import end_in_order
 from mlhub_standalone.supervisor import State, Supervised
 from mlhub_standalone.table import duration, render
-
-KEEP_WORKSPACES = signal.SIGUSR1
-"""Asks a launcher to end and to leave the workspaces running, whatever it was started with."""
 
 _POLL = 0.1
 _LOGS_EVERY = 10.0

@@ -1,8 +1,7 @@
 """What is left of an instance: of an earlier launcher that was killed, or of a part that was."""
 
 from mlhub_standalone import processes, state_file
-from mlhub_standalone.data_dir import DataDir
-from mlhub_standalone.environment import MARK
+from mlhub_standalone.data_dir import MARK, DataDir
 from mlhub_standalone.processes import Identity
 
 WITHIN = 8.0

@@ -3,12 +3,16 @@
 import fcntl
 import json
 import os
+import signal
 from contextlib import suppress
 from dataclasses import asdict
 
 from mlhub_standalone.data_dir import DataDir, read_json
 from mlhub_standalone.errors import AlreadyRunning
 from mlhub_standalone.processes import Identity
+
+KEEP_WORKSPACES = signal.SIGUSR1
+"""Asks a launcher to end and to leave the workspaces running, whatever it was started with."""
 
 
 class InstanceLock:

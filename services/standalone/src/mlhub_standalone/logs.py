@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mlhub_standalone.components import NATS, SERVICES
+from mlhub_standalone.component import NATS, SERVICES
 from mlhub_standalone.console import say
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError

@@ -6,7 +6,7 @@ import json
 import socket
 from contextlib import suppress
 
-from mlhub_standalone.components import Check, Component
+from mlhub_standalone.component import Check, Component
 
 PATIENCE = 3.0
 """Seconds that one question may take."""

@@ -4,8 +4,6 @@ import os
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-NATS_SERVER = "MLHUB_STANDALONE_NATS_SERVER"
-
 
 class StandaloneSettings(BaseSettings):
     """What can only be set by environment; all else are options of `mlhub up`."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection, Iterable
 
 from mlhub_shared.bus import BusSettings
-from mlhub_standalone.components import NATS
+from mlhub_standalone.component import NATS
 from mlhub_standalone.console import say
 from mlhub_standalone.credentials import NATS_USER, nats_password
 from mlhub_standalone.instance import Instance

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from mlhub_standalone.components import Check
+from mlhub_standalone.component import Check
 from mlhub_standalone.data_dir import DataDir, read_json, write_private
 from mlhub_standalone.processes import Identity
 from mlhub_standalone.supervisor import Supervised

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from mlhub_standalone.components import Component
+from mlhub_standalone.component import Component
 from mlhub_standalone.log_files import LogFile
 from mlhub_standalone.processes import Identity
 
