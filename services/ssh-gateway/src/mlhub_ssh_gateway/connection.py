@@ -82,6 +82,9 @@ class Client(asyncssh.SSHServer):
         """Whether this token may enter under this login name."""
         self._passwords += 1
         if self._passwords > _MOST_PASSWORDS:
+            self._connection.disconnect(
+                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
+            )
             return False
         self._candidate = await self._desk.doorkeeper.by_token(username, password)
         return self._candidate is not None

@@ -1,6 +1,8 @@
 """The SSH server that the gateway, and nobody else, enters workspaces through."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +23,8 @@ Enter = Callable[[str], Entry | None]
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOGIN_SECONDS = 20
 _KEEPALIVE_SECONDS = 30
+_FAREWELL = 2.0
+"""Seconds for programs to end when the endpoint does; who ignores a hang-up goes on."""
 _KEY_EXCHANGES = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
@@ -41,7 +45,7 @@ class AttachServer:
         self._host, self._port, self._enter = host, port, enter
         self._host_key = load_or_make(host_key_file)
         self._gateway_key = asyncssh.import_public_key(gateway_public_key) if gateway_public_key else None
-        self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._open = _Open()
         self._listener: asyncssh.SSHAcceptor | None = None
 
     @property
@@ -57,7 +61,7 @@ class AttachServer:
         self._listener = await asyncssh.listen(
             self._host,
             self._port,
-            server_factory=lambda: _Server(self._gateway_key, self._enter, self._connections),
+            server_factory=lambda: _Server(self._gateway_key, self._enter, self._open),
             server_host_keys=[self._host_key],
             config=None,
             encoding=None,
@@ -83,30 +87,37 @@ class AttachServer:
             self._listener.close()
             await self._listener.wait_closed()
             self._listener = None
-        for connection in tuple(self._connections):
+        for connection in tuple(self._open.connections):
             connection.abort()
+        # asyncssh tells its sessions in the next turns of the loop; they hang up on their programs.
+        await asyncio.gather(*(connection.wait_closed() for connection in tuple(self._open.connections)))
+        if self._open.tasks:
+            await asyncio.wait(self._open.tasks, timeout=_FAREWELL)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """What is going on."""
+
+    connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class _Server(asyncssh.SSHServer):
     """One connection of the gateway."""
 
-    def __init__(
-        self,
-        gateway_key: asyncssh.SSHKey | None,
-        enter: Enter,
-        connections: set[asyncssh.SSHServerConnection],
-    ) -> None:
-        self._gateway_key, self._enter, self._connections = gateway_key, enter, connections
+    def __init__(self, gateway_key: asyncssh.SSHKey | None, enter: Enter, open_: _Open) -> None:
+        self._gateway_key, self._enter, self._open = gateway_key, enter, open_
         self._connection: asyncssh.SSHServerConnection
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Keep the connection to close it with the server."""
         self._connection = conn
-        self._connections.add(conn)
+        self._open.connections.add(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        self._connections.discard(self._connection)
+        self._open.connections.discard(self._connection)
 
     def public_key_auth_supported(self) -> bool:
         """The one way in."""
@@ -122,7 +133,7 @@ class _Server(asyncssh.SSHServer):
         channel: asyncssh.SSHServerChannel[bytes] = self._connection.create_server_channel(encoding=None)
         # There is no public way to another class of channel.
         channel.__class__ = EowChannel
-        return channel, LocalSession(name, entry, self._connection_info())
+        return channel, LocalSession(name, entry, connection_info=self._connection_info(), tasks=self._open.tasks)
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int

@@ -39,8 +39,11 @@ class EowChannel(asyncssh.SSHServerChannel[bytes]):
 class LocalSession(asyncssh.SSHServerSession[bytes]):
     """Runs one program of a workspace and carries its streams, signals and exit status."""
 
-    def __init__(self, name: str, entry: Entry, connection_info: Mapping[str, str]) -> None:
-        self._name, self._entry, self._connection_info = name, entry, connection_info
+    def __init__(
+        self, name: str, entry: Entry, *, connection_info: Mapping[str, str], tasks: set[asyncio.Task[None]]
+    ) -> None:
+        """The session's work is kept in `tasks` until its program has ended."""
+        self._name, self._entry, self._connection_info, self._tasks = name, entry, connection_info, tasks
         self._channel: asyncssh.SSHServerChannel[bytes]
         self._argv: list[str] = []
         self._terminal_type: str | None = None
@@ -52,7 +55,6 @@ class LocalSession(asyncssh.SSHServerSession[bytes]):
         self._input_ended = False
         self._output_unwanted = False
         self._gone = False
-        self._running: asyncio.Task[None] | None = None
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         """Keep the channel to answer on."""
@@ -82,7 +84,9 @@ class LocalSession(asyncssh.SSHServerSession[bytes]):
         """Start the program."""
         # asyncssh resumes reading right after this call; what it delivers until then is kept in `_early`.
         asyncio.get_running_loop().call_soon(self._channel.pause_reading)
-        self._running = asyncio.ensure_future(self._run())
+        task = asyncio.ensure_future(self._run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         """Input for the program."""

@@ -1,0 +1,159 @@
+"""Everything a gateway stands between: bus, hub, a worker's attach endpoint, and clients."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from mlhub_shared.bus import Bus
+from mlhub_shared.contracts.queries import RESOLVE_TARGET, ResolveTarget, Target
+from mlhub_shared.contracts.services import SshKey, WorkerLease, ssh_key_key
+from mlhub_shared.contracts.workspace import Phase
+from mlhub_shared.runtime.health import Health
+from mlhub_shared.runtime.service import Runtime
+from mlhub_spawner_worker.attach import AttachServer, Entry
+from mlhub_ssh_gateway.service import build
+from mlhub_ssh_gateway.settings import SshGatewaySettings
+from tests.conftest import bus_settings
+from tests.support.hub_api import SERVICE_TOKEN, ScriptedHub
+from tests.support.makers import NOW, record, workspace
+from tests.support.nats_server import NatsServer, free_port
+from tests.support.openssh import OpenSsh
+from tests.support.waiting import until
+
+NODE = "node-1"
+
+
+@dataclass
+class Place:
+    """The gateway's surroundings, which tests rearrange."""
+
+    folder: Path
+    nats_server: NatsServer
+    bus: Bus
+    hub: ScriptedHub
+    attach: AttachServer
+    settings: SshGatewaySettings
+    entries: dict[str, Entry] = field(default_factory=dict)
+    runtime: Runtime | None = None
+
+    async def client(self, user: str | None) -> OpenSsh:
+        """An OpenSSH client whose key is this user's; of nobody's with None."""
+        client = OpenSsh(self.folder / f"client-{user}", self.settings.listen_port)
+        if user is not None:
+            await self.register(user, client.key)
+        return client
+
+    async def register(self, user: str, key: asyncssh.SSHKey) -> None:
+        """Do what the hub does when a user adds a key."""
+        fingerprint = key.get_fingerprint()
+        line = " ".join(key.export_public_key().decode().split()[:2])
+        value = SshKey(user=user, label="laptop", public_key=line, fingerprint=fingerprint, added_at=NOW)
+        await self.bus.ssh_keys.put(ssh_key_key(fingerprint), value)
+
+    def directory(self, user: str, server: str = "") -> Path:
+        """Where a workspace's programs run."""
+        return self.folder / "workspaces" / workspace(user, server).name
+
+    async def put(self, user: str, server: str = "", *, phase: Phase = Phase.READY, **fields: Any) -> None:
+        """Do what the worker does: write the record, and let the gateway in if it is ready."""
+        value = record(user, server, phase=phase, node=NODE, **fields)
+        directory = self.directory(user, server)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.entries.pop(value.name, None)
+        if phase is Phase.READY:
+            environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "SHELL": "/bin/sh"}
+            self.entries[value.name] = Entry(directory, environment)
+        await self.bus.workspaces.put(value.name, value)
+
+    async def resolve(self, query: ResolveTarget) -> Target:
+        """Do what the worker does when it is asked."""
+        entry = await self.bus.workspaces.get(query.workspace.name)
+        is_ready = entry is not None and entry.value.phase is Phase.READY
+        return Target(record=entry.value if entry else None, attach=self.attach.address if is_ready else None)
+
+    @asynccontextmanager
+    async def gateway(self, **settings: Any) -> AsyncIterator[Runtime]:
+        """Run the gateway on the place's port."""
+        bus = await Bus.open(bus_settings(self.nats_server, "ssh-gateway"))
+        health = Health()
+        health.require("bus", lambda: None if bus.is_connected else "away")
+        runtime = Runtime("ssh-gateway", bus, FastAPI(), health)
+        try:
+            async with build(runtime, self.settings.model_copy(update=settings)):
+                await until(lambda: not health.problems())
+                self.runtime = runtime
+                yield runtime
+        finally:
+            await runtime.end()
+            await bus.close()
+
+
+@asynccontextmanager
+async def make_place(folder: Path, nats_server: NatsServer, bus: Bus, hub: ScriptedHub) -> AsyncIterator[Place]:
+    """A worker that can be entered and a hub that knows nobody yet; no gateway."""
+    settings = SshGatewaySettings(
+        hub_name="test",
+        listen_port=free_port(),
+        host_key_file=folder / "gateway" / "host_key",
+        client_key_file=folder / "gateway" / "client_key",
+        hub_api_url=hub.url,
+        hub_api_token=SecretStr(SERVICE_TOKEN),
+        hub_timeout=2,
+        start_timeout=20,
+        reach_timeout=3,
+        activity_interval=0.5,
+    )
+    entries: dict[str, Entry] = {}
+    client_key = _make_client_key(settings.client_key_file)
+    async with AsyncExitStack() as stack:
+        attach = await stack.enter_async_context(
+            AttachServer(
+                host="127.0.0.1",
+                port=0,
+                host_key_file=folder / "attach" / "host_key",
+                gateway_public_key=client_key,
+                enter=entries.get,
+            )
+        )
+        place = Place(folder, nats_server, bus, hub, attach, settings, entries)
+        await bus.answer(RESOLVE_TARGET, ResolveTarget, place.resolve)
+        lease = WorkerLease(node=NODE, pool="default", backend="process", attach=attach.address, started_at=NOW)
+        await bus.workers.put(NODE, lease)
+        yield place
+
+
+def _make_client_key(path: Path) -> str:
+    # As the launcher does it: before anything runs.
+    path.parent.mkdir(parents=True)
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    path.touch(mode=0o600)
+    path.write_bytes(key.export_private_key())
+    return key.export_public_key().decode()
+
+
+async def read_until(stream: asyncio.StreamReader, text: bytes, *, within: float = 10) -> bytes:
+    """What a process says up to and with this text; TimeoutError if it does not come."""
+    seen = b""
+    async with asyncio.timeout(within):
+        while text not in seen:
+            piece = await stream.read(4096)
+            if not piece:
+                raise AssertionError(f"it ended with {seen!r}")
+            seen += piece
+    return seen
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process of the test's and take its last words."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.communicate()
