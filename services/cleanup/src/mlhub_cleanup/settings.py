@@ -58,6 +58,8 @@ class CleanupSettings(CommonSettings):
         return timedelta(seconds=self.interval_seconds) if self.interval_seconds > 0 else None
 
     def model_post_init(self, _: Any) -> None:
-        """Keep addresses in one form."""
+        """Keep addresses in one form, and take an empty token for none."""
+        if self.hub_api_token is not None and not self.hub_api_token.get_secret_value():
+            self.hub_api_token = None
         self.hub_api_url = self.hub_api_url.rstrip("/")
         self.public_url = self.public_url.rstrip("/") if self.public_url else None

@@ -34,10 +34,11 @@ def create_app(service: str, health: Health, token: SecretStr | None) -> FastAPI
 
 async def require_internal_token(request: Request) -> None:
     """Refuse whoever does not bring the deployment's internal token: 401, also when none is set."""
-    expected: SecretStr | None = request.app.state.internal_token
+    expected = _value(request.app.state.internal_token)
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    right = expected is not None and scheme.lower() == "bearer"
-    if not right or not secrets.compare_digest(given.encode(), _value(expected).encode()):
+    # An empty token is none: a variable that is set to nothing must not open what it should close.
+    right = expected != "" and scheme.lower() == "bearer"
+    if not right or not secrets.compare_digest(given.encode(), expected.encode()):
         raise HTTPException(401, "this needs the internal token", headers={"WWW-Authenticate": "Bearer"})
 
 
