@@ -65,7 +65,7 @@ class SignUpPage(PageHandler):
             may_log_in = True
         else:
             may_log_in = self._sign_up(name, password_hash)
-        await self.show("signed_up.html", may_log_in=may_log_in, name=name)
+        await self.show("signed_up.html", may_log_in=may_log_in, username=name)
 
     def _errors(self, name: str, password: str) -> dict[str, str]:
         why = names.why_refused(name)
@@ -97,7 +97,7 @@ class SignUpPage(PageHandler):
     async def _show(self, name: str, *, token: str, is_open: bool, errors: dict[str, str] | None = None) -> None:
         await self.show(
             "signup.html",
-            name=name,
+            username=name,
             token=token,
             errors=errors or {},
             is_open=is_open,

@@ -41,6 +41,8 @@ class Limits:
     days_hint: str
     max_cpu: float | None
     max_mem_gib: str | None
+    usual_cpu: float | None
+    usual_mem_gib: str | None
     max_days: float | None
     images: bool
     gpus: bool
@@ -131,6 +133,7 @@ def view_of_form(formdata: Formdata, policy: Policy, errors: dict[str, str]) -> 
 
 def limits_of(policy: Policy) -> Limits:
     """What the policy means for the fields."""
+    usual_mem = policy.default_mem or policy.max_mem
     max_mem = float(gib(policy.max_mem)) if policy.max_mem else None
     return Limits(
         cpu_top=policy.max_cpu or _DEFAULT_TOP_CPU,
@@ -145,6 +148,8 @@ def limits_of(policy: Policy) -> Limits:
         ),
         days_hint=_days_hint(policy),
         max_cpu=policy.max_cpu,
+        usual_cpu=policy.default_cpu or policy.max_cpu,
+        usual_mem_gib=gib(usual_mem) if usual_mem else None,
         max_mem_gib=gib(policy.max_mem) if policy.max_mem else None,
         max_days=policy.max_days_to_live,
         images=policy.images_allowed,
@@ -162,9 +167,12 @@ def _hint(most: str | None, default: str | None) -> str:
 def _days_hint(policy: Policy) -> str:
     most = policy.max_days_to_live
     default = policy.default_days_to_live or most
-    empty = f"Empty: {default:g} days." if default else "Empty: it never stops by itself."
-    fractions = "Parts of a day too, such as 0.5. "
-    return f"{fractions}At most {most:g}. {empty}" if most else f"{fractions}0: it never stops by itself. {empty}"
+    fractions = "Parts of a day too, such as 0.5."
+    if most:
+        return f"{fractions} At most {most:g}. Empty: {default:g}."
+    if default:
+        return f"{fractions} Empty: {default:g}. 0: it never stops by itself."
+    return f"{fractions} Empty: it never stops by itself."
 
 
 def _blank(rows: list[EnvRow]) -> list[EnvRow]:

@@ -135,7 +135,7 @@ class NewWorkspacePage(_OptionsForm):
     def _wrong_names(self, user: User, name: str, title: str) -> dict[str, str]:
         errors = {}
         if not is_valid_safe_slug(name):
-            errors["name"] = NAME_RULE
+            errors["name"] = "This does not follow the rule above."
         elif name in user.orm_spawners:
             errors["name"] = "There is a workspace of this name already."
         if name and not is_valid_display_name(title):

@@ -4,7 +4,7 @@ const form = document.getElementById("options-form");
 
 function pair(slider) {
   const number = document.getElementById(slider.dataset.slider);
-  const show = () => { slider.value = number.value || 0; };
+  const show = () => { slider.value = number.value || slider.dataset.usual; };
   slider.hidden = false;
   slider.addEventListener("input", () => {
     number.value = Number(slider.value) ? slider.value : "";
@@ -53,7 +53,7 @@ if (name) {
     const lower = name.value.toLowerCase();
     if (lower !== name.value) name.value = lower;
     let wrong = "";
-    if (name.value && name.validity.patternMismatch) wrong = name.dataset.rule;
+    if (name.value && name.validity.patternMismatch) wrong = "This does not follow the rule above.";
     else if (taken.has(name.value)) wrong = "There is a workspace of this name already.";
     // The browser's own bubble says less: let it only mark what is taken.
     name.setCustomValidity(taken.has(name.value) ? wrong : "");
