@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from mlhub_shared.contracts.timers import WARN_BEFORE
@@ -14,6 +14,14 @@ def _with_slashes(path: str) -> str:
     return f"/{path.strip('/')}/" if path.strip("/") else "/"
 
 
+def _number_is_seconds(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_number_is_seconds)]
 Path = Annotated[str, AfterValidator(_with_slashes)]
 
 
@@ -40,8 +48,8 @@ class CleanupSettings(CommonSettings):
     service_prefix: Path = "/services/cleanup-service/"
     """Where browsers find this service; the proxy does not strip it."""
 
-    warn_before: timedelta = Field(default=WARN_BEFORE, ge=timedelta(0))
-    """How long before its end a workspace is announced to expire; ISO 8601 or seconds."""
+    warn_before: Duration = Field(default=WARN_BEFORE, ge=timedelta(0))
+    """How long before its end a workspace is announced to expire, in its last quarter at the earliest; seconds, or ISO 8601."""
 
     interval_seconds: float = Field(
         default=3600,
@@ -49,8 +57,8 @@ class CleanupSettings(CommonSettings):
     )
     """Between two sweeps for what the events missed. -1: no sweeps."""
 
-    worker_lost_after: timedelta = Field(default=timedelta(minutes=2), gt=timedelta(0))
-    """How long a worker's lease is gone before that is an event; longer than a worker's restart."""
+    worker_lost_after: Duration = Field(default=timedelta(minutes=2), gt=timedelta(0))
+    """How long a worker's lease is gone before that is an event, longer than a restart; seconds, or ISO 8601."""
 
     @property
     def interval(self) -> timedelta | None:
