@@ -49,7 +49,10 @@ class CleanupSettings(CommonSettings):
     """Where browsers find this service; the proxy does not strip it."""
 
     warn_before: Duration = Field(default=WARN_BEFORE, ge=timedelta(0))
-    """How long before its end a workspace is announced to expire, in its last quarter at the earliest; seconds, or ISO 8601."""
+    """How long before its end a workspace is announced to expire, but not before its last quarter.
+
+    Seconds, or ISO 8601.
+    """
 
     interval_seconds: float = Field(
         default=3600,
