@@ -8,6 +8,7 @@ from mlhub_hub import services
 from mlhub_hub.logs import log_request
 from mlhub_hub.options import apply_user_options, from_form
 from mlhub_hub.pages.handlers import TEMPLATES
+from mlhub_hub.pages.security import CONTENT_SECURITY_POLICY
 from mlhub_hub.settings import HubSettings
 
 _DAY = 24 * 3600
@@ -33,6 +34,7 @@ def _hub(c: Config, settings: HubSettings) -> None:
     hub.spawner_class = "mlhub_hub.spawner.BusSpawner"
     hub.proxy_class = "mlhub_hub.proxy.NatsProxy"
     hub.authenticator_class = "mlhub_hub.auth.authenticator.SignUpAuthenticator"
+    c.SignUpAuthenticator.open_signup = settings.open_signup
     c.Authenticator.admin_users = {settings.admin_name}
     hub.bind_url = settings.public_url
     hub.hub_bind_url = f"http://{settings.listen_host}:{settings.listen_port}"
@@ -53,7 +55,11 @@ def _timing(c: Config) -> None:
     hub = c.JupyterHub
     # The workers queue; nobody is turned away, and waiting in line is no failure.
     hub.concurrent_spawn_limit = 0
-    hub.tornado_settings = {"slow_spawn_timeout": 0, "log_function": log_request}
+    hub.tornado_settings = {
+        "slow_spawn_timeout": 0,
+        "log_function": log_request,
+        "headers": {"Content-Security-Policy": CONTENT_SECURITY_POLICY},
+    }
     # The workspaces and the proxy outlive the hub.
     hub.cleanup_servers = False
     hub.cleanup_proxy = False

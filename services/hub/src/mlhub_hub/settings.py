@@ -75,6 +75,8 @@ class HubSettings(CommonSettings, PolicySettings):
 
     admin_name: str = "admin"
     """The first admin."""
+    open_signup: bool = False
+    """Let everybody who signs up in at once, without an administrator's approval."""
     admin_password: SecretStr | None = Field(default=None, validation_alias="MLHUB_ADMIN_PASSWORD")
     """Of the first admin. None: a one-time link to sign up is printed."""
     api_token: SecretStr | None = Field(default=None, validation_alias="MLHUB_API_TOKEN")

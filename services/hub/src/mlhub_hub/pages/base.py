@@ -11,16 +11,10 @@ from mlhub_hub.auth.authenticator import SignUpAuthenticator
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.modes import is_manager
 from mlhub_hub.pages.rights import Rights, rights_for
-from mlhub_hub.pages.security import CONTENT_SECURITY_POLICY
 
 
 class PageHandler(BaseHandler):
-    """A page of ours: its context, its policy, and whom it is about."""
-
-    @property
-    def content_security_policy(self) -> str:
-        """No inline script."""
-        return CONTENT_SECURITY_POLICY
+    """A page of ours: its context, and whom it is about."""
 
     def set_default_headers(self) -> None:
         """Pages are made for one person at one moment."""

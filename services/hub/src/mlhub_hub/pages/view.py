@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 from mlhub_hub.pages.rights import Rights
 from mlhub_hub.pages.words import cores, duration, ordinal, size
 from mlhub_shared.contracts.options import Policy
+from mlhub_shared.contracts.timers import warns_at
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord, WorkspaceSpec
 
 _WORTH_EXTENDING = timedelta(minutes=1)
@@ -130,9 +131,8 @@ def _status_at_rest(record: WorkspaceRecord | None, server: Server) -> Status:
 
 def reason_sentence(record: WorkspaceRecord) -> str:
     """Why it stopped or failed; empty where somebody asked for it."""
-    general = _REASONS.get(record.reason, "") if record.reason else ""
     own = record.message.strip() if record.phase is Phase.FAILED else ""
-    return " ".join(filter(None, [general, own]))
+    return own or (_REASONS.get(record.reason, "") if record.reason else "")
 
 
 def granted(spec: WorkspaceSpec) -> tuple[str, ...]:
@@ -206,22 +206,24 @@ def row_of(
     rights: Rights,
     policy: Policy,
     now: datetime,
+    spec: WorkspaceSpec | None = None,
     position: int | None = None,
 ) -> Row:
-    """All that the home page says of one workspace."""
+    """All that the home page says of one workspace. `spec`: what it would get, where it has no record."""
     status = status_of(record, server, position=position)
     shown = record if record is not None and status.word != "Requested" else None
     until = extended(shown, policy, now) if shown else None
+    spec = record.spec if record else spec
     expires_at = shown.expires_at if shown and shown.phase.is_active else None
     return Row(
         key=key,
         server=server,
         status=status,
         links=links,
-        granted=granted(record.spec) if record else (),
-        image=(record.spec.image or record.spec.profile) if record else None,
+        granted=granted(spec) if spec else (),
+        image=(spec.image or spec.profile) if spec else None,
         expires_at=expires_at,
-        is_expiring=bool(shown and expires_at and shown.warned),
+        is_expiring=bool(shown and expires_at and warns_at(shown.ready_at, expires_at) <= now),
         life=_life(shown, expires_at),
         extend_by=duration(until - expires_at) if until and expires_at else None,
         log_tail=shown.log_tail if shown and shown.phase is Phase.FAILED else "",

@@ -8,7 +8,8 @@ from jupyterhub.user import User
 from mlhub_hub.context import HubContext
 from mlhub_hub.pages.rights import Rights
 from mlhub_hub.pages.view import Row, Server, links_of, row_of
-from mlhub_shared.contracts.workspace import queue_positions
+from mlhub_shared.contracts.options import OptionsError, validate
+from mlhub_shared.contracts.workspace import WorkspaceSpec, queue_positions
 
 
 def rows_of(context: HubContext, user: User, rights: Rights, *, hub_url: str, base_url: str) -> list[Row]:
@@ -31,10 +32,19 @@ def rows_of(context: HubContext, user: User, rights: Rights, *, hub_url: str, ba
                 rights=rights,
                 policy=context.policy,
                 now=now,
+                spec=_spec_to_come(context, user, server.name) if record is None else None,
                 position=positions.get(key),
             )
         )
     return rows
+
+
+def _spec_to_come(context: HubContext, user: User, name: str) -> WorkspaceSpec | None:
+    orm_spawner: Any = user.orm_spawners.get(name)
+    try:
+        return validate((orm_spawner.user_options if orm_spawner else None) or {}, context.policy)
+    except OptionsError:
+        return None
 
 
 def server_of(user: User, name: str) -> Server:
