@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,10 +14,18 @@ from typing import Any
 
 import httpx
 
-from tests.support.nats_server import PASSWORD, USER, NatsServer, free_port
+from tests.support.nats_server import PASSWORD, USER, NatsServer
 
 TOKEN = "an-internal-token-of-the-test"
 REPLICA = "proxy-1"
+
+
+def quiet_port() -> int:
+    """A free port that the system gives to no client: it stays free until the one it is for takes it."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Answer:
 
 async def ask(port: int, path: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> Answer:
     """One request, its path as it is written."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             lines = {"Host": "hub.example", "Connection": "close", **(headers or {})}
@@ -58,7 +68,7 @@ class Agent:
 
     def __init__(self, folder: Path, nats: NatsServer, hub_port: int, **settings: str) -> None:
         self.data_dir, self.nats = folder / "proxy data", nats
-        self.public, self.probe, self.api, self.http = (free_port() for _ in range(4))
+        self.public, self.probe, self.api, self.http = (quiet_port() for _ in range(4))
         self.settings = {
             "HUB_URL": f"http://127.0.0.1:{hub_port}",
             "PUBLIC_PORT": str(self.public),
@@ -94,7 +104,7 @@ class Agent:
 
     async def ready(self) -> None:
         """Wait until it says so."""
-        async with asyncio.timeout(15), httpx.AsyncClient() as client:
+        async with asyncio.timeout(40), httpx.AsyncClient() as client:
             while True:
                 assert self.process is not None
                 assert self.process.returncode is None, self.log.read_text()
@@ -112,7 +122,7 @@ class Agent:
         process, self.process = self.process, None
         if process is not None and process.returncode is None:
             process.send_signal(number)
-            await asyncio.wait_for(process.wait(), 15)
+            await asyncio.wait_for(process.wait(), 30)
 
     async def kill(self) -> None:
         await self.end(signal.SIGKILL)
