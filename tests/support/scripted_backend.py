@@ -24,8 +24,8 @@ class Script:
 class ScriptedBackend:
     """Implements Backend. `FAKE_...` variables in a spec say what goes wrong with that workspace.
 
-    FAKE_SLOW_PREPARE: preparing takes for ever. FAKE_FAIL_START: it can't be started. FAKE_BUSY: starting fails for now,
-    that many times. FAKE_EXIT: it dies with this code between its start and its first answer. FAKE_STOP_HANGS: its
+    FAKE_SLOW_PREPARE: preparing takes for ever. FAKE_FAIL_START: it can't be started. FAKE_BUSY: starting fails for
+    now, that many times. FAKE_EXIT: it dies with this code between its start and its first answer. FAKE_STOP_HANGS: its
     stop hangs once.
     """
 
@@ -70,12 +70,13 @@ class ScriptedBackend:
         if self.calls["start", job.name] <= int(env.get("FAKE_BUSY", "0")):
             raise Temporary("the script says not now", delay=timedelta(milliseconds=10))
         self._port += 1
-        script.running = Running(job.record.generation, Endpoint(host="127.0.0.1", port=self._port), self.boot)
+        started = Running(job.record.generation, Endpoint(host="127.0.0.1", port=self._port), self.boot)
+        script.running = started
         script.ended = asyncio.Event()
         self.most_at_once = max(self.most_at_once, sum(s.running is not None for s in self.scripts.values()))
         if "FAKE_EXIT" in env:
             self.die(job.name, int(env["FAKE_EXIT"]))
-        return script.running
+        return started
 
     async def wait(self, name: str) -> Exit:
         script = self.scripts.get(name)

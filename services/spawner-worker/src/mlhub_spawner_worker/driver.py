@@ -17,6 +17,7 @@ from mlhub_shared.errors import BusUnavailable, NotFound, Permanent, Temporary
 from mlhub_shared.runtime.clock import Clock
 from mlhub_spawner_worker import lifecycle, metrics
 from mlhub_spawner_worker.backends.base import Backend, Job
+from mlhub_spawner_worker.ending import end
 from mlhub_spawner_worker.lifecycle import Answered, DiedWithHost, Due, Exited, Failed, Gone, Observation, Started
 from mlhub_spawner_worker.probe import FIRST_DELAY, MOST_DELAY, Probe
 from mlhub_spawner_worker.records import RecordStore
@@ -148,8 +149,7 @@ class Driver:
                 await self._keep_beside(current)
             return await task
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end([task])
 
     async def _keep_beside(self, record: WorkspaceRecord | None) -> None:
         if record is not None and record.node == self._tools.node and record != self._remembered:
@@ -203,9 +203,7 @@ class Driver:
                 return Answered()
             return Failed(Reason.TIMEOUT, f"It did not answer within {patience.total_seconds():g} s")
         finally:
-            for task in (watching, answering):
-                task.cancel()
-            await asyncio.gather(watching, answering, return_exceptions=True)
+            await end([watching, answering])
 
     async def _answers(self, record: WorkspaceRecord) -> None:
         delay = FIRST_DELAY
@@ -215,11 +213,11 @@ class Driver:
 
     async def _watch(self, record: WorkspaceRecord) -> Observation:
         """Wait for its death, and end what it left behind before anybody hears of it."""
-        end = await self._backend.wait(self._name)
+        exited = await self._backend.wait(self._name)
         await self._backend.stop(self._name, grace=timedelta(0))
-        if end.code is None and record.boot != self._backend.boot:
+        if exited.code is None and record.boot != self._backend.boot:
             return DiedWithHost()
-        return Exited(end.code, end.log_tail, end.again)
+        return Exited(exited.code, exited.log_tail, exited.again)
 
     async def _stop(self, record: WorkspaceRecord) -> Observation:
         times = self._tools.times

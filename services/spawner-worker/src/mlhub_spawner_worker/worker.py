@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from importlib.metadata import version
 
 from mlhub_shared.bus import Lease
@@ -10,6 +11,7 @@ from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.runtime.service import Runtime
 from mlhub_spawner_worker.backends.base import Backend
 from mlhub_spawner_worker.driver import Times, Tools
+from mlhub_spawner_worker.ending import end
 from mlhub_spawner_worker.handlers import answer_queries, consume_commands
 from mlhub_spawner_worker.lifecycle import Place
 from mlhub_spawner_worker.probe import Probe
@@ -18,6 +20,9 @@ from mlhub_spawner_worker.reconcile import Reconciler
 from mlhub_spawner_worker.records import RecordStore
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 from mlhub_spawner_worker.workspaces import Workspaces
+
+_PATIENCE = timedelta(seconds=3)
+"""For the consumers to end."""
 
 
 class Worker:
@@ -69,9 +74,7 @@ class Worker:
 
     async def aclose(self) -> None:
         """Take no more commands and stop acting; the workspaces run on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks, within=_PATIENCE)
         await self.workspaces.aclose()
 
     async def _open_doors(self) -> None:

@@ -1,6 +1,7 @@
 """The workspaces of one worker: commands in, records changed, a driver kept for each record that asks for something."""
 
 import asyncio
+from datetime import timedelta
 
 import structlog
 
@@ -14,6 +15,7 @@ from mlhub_shared.errors import MLHubError, Permanent
 from mlhub_spawner_worker import lifecycle, metrics
 from mlhub_spawner_worker.capacity import next_in_line, running
 from mlhub_spawner_worker.driver import Driver, Tools, forget_commands, forget_secrets
+from mlhub_spawner_worker.ending import end
 from mlhub_spawner_worker.lifecycle import Due, Forget, HandOn, Ignored, Outcome, Place, Write
 from mlhub_spawner_worker.records import RecordStore
 
@@ -21,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 _LOOK_AGAIN = 15
 """Seconds after which the line is looked at though nothing seems to have changed."""
+
+_PATIENCE = timedelta(seconds=5)
+"""For the drivers to stop acting when the worker ends."""
 
 _TABLE_LAGS = 0.02
 """Seconds for the watch to bring what another worker wrote."""
@@ -127,10 +132,8 @@ class Workspaces:
     async def aclose(self) -> None:
         """Stop acting; what runs goes on, and its records say what is to be done about it."""
         self._is_ending = True
-        tasks = [task for _, task in self._drivers.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if not await end([task for _, task in self._drivers.values()], within=_PATIENCE):
+            log.warning("worker.drivers_left")
 
     def wake(self, name: str, *, doubtful: bool = False) -> None:
         """Have a driver look at a record; `doubtful` if its last change may not have been told."""
@@ -165,7 +168,8 @@ class Workspaces:
                 return lifecycle.refused(outcome.record, Reason.INVALID, problem, now)
             return self._claim_if_room(outcome.record)
 
-        return outcome, await self._store.change(command.workspace.name, decide)
+        record = await self._store.change(command.workspace.name, decide)
+        return outcome, record
 
     def _claim_if_room(self, record: WorkspaceRecord) -> WorkspaceRecord:
         others = [other for other in self._store.all() if other.name != record.name]

@@ -23,10 +23,14 @@ from mlhub_spawner_worker.backends.process.limits import Limiter, find_limiter
 from mlhub_spawner_worker.backends.process.plan import Plan, ProcessSettings, launch
 from mlhub_spawner_worker.backends.process.ports import LOOPBACK, choose_port, is_free
 from mlhub_spawner_worker.backends.process.sweep import kill_marked, marked
+from mlhub_spawner_worker.ending import end
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+_PATIENCE = timedelta(seconds=5)
+"""For what is under way when the worker ends."""
 
 _TRIM_EVERY = timedelta(seconds=10)
 
@@ -71,10 +75,8 @@ class ProcessBackend:
         """Let go: what runs goes on running. Starts under way are waited for."""
         busy = [lock.acquire() for lock in self._locks.values()]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*busy), 5)
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait_for(asyncio.gather(*busy), _PATIENCE.total_seconds())
+        await end(tuple(self._tasks), within=_PATIENCE)
         for child in self._children.values():
             child.let_go()
         self._folders.close()
