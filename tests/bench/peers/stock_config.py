@@ -69,6 +69,8 @@ c.JupyterHub.authenticator_class = "dummy"
 c.JupyterHub.log_level = "WARN"
 # Neither hub may answer 429: what is measured is how fast it works, not how fast it refuses.
 c.JupyterHub.concurrent_spawn_limit = 0
+# As ours: a request for a server is answered at once, and its progress followed to the end.
+c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
 c.Authenticator.allow_all = True
 c.JupyterHub.services = [{"name": "bench", "api_token": os.environ["BENCH_TOKEN"]}]
 c.JupyterHub.load_roles = [{"name": "bench", "services": ["bench"], "scopes": ["admin:users", "admin:servers"]}]
