@@ -47,7 +47,7 @@ class OpenSsh:
         return ["-F", "none", "-i", str(self.identity), *listed]
 
     def command(self, login: str, *words: str, options: tuple[str, ...] = ()) -> list[str]:
-        return ["ssh", *self.options, "-p", str(self.port), *options, f"{login}@127.0.0.1", *words]
+        return ["ssh", *options, *self.options, "-p", str(self.port), f"{login}@127.0.0.1", *words]
 
     async def run(
         self, login: str, *words: str, stdin: bytes = b"", options: tuple[str, ...] = (), within: float = 30

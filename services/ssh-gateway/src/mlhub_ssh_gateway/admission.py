@@ -13,6 +13,8 @@ _REMEMBERED = 10_000
 """Addresses whose rate is kept; the longest unseen is forgotten first."""
 _BURST = 2.0
 """Seconds of its rate that an address may use up at once."""
+_SHARE = 4
+"""One address may take this part of the waiting room, so that there is room for others."""
 _IPV6_NETWORK = 64
 """One customer's share of the address space counts as one address."""
 
@@ -50,9 +52,13 @@ class Admission:
 
     def refusal(self, address: str) -> str | None:
         """Why a new connection is closed at once, None if it is not; counts it against its address's rate."""
+        origin = _origin(address)
+        own = self._addresses.get(origin)
         if self._present >= self.handshakes + self.waiting:
             return "full"
-        return None if self._spend(_origin(address)) else "rate"
+        if own is not None and own.users >= self.handshakes_per_address + max(self.waiting // _SHARE, 1):
+            return "address"
+        return None if self._spend(origin) else "rate"
 
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[None]:

@@ -1,7 +1,8 @@
 """One client: who it is, and what it asks for."""
 
+import weakref
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncssh
 import structlog
@@ -27,6 +28,8 @@ class Desk:
     doorkeeper: Doorkeeper
     doors: Doors
     sessions: Sessions
+    clients: "set[Client]" = field(default_factory=set)
+    """Those who are in."""
 
 
 class Client(asyncssh.SSHServer):
@@ -40,6 +43,7 @@ class Client(asyncssh.SSHServer):
         self._candidate: Login | None = None
         self._session: Session | None = None
         self._way: Way | None = None
+        self._downs: weakref.WeakSet[Down] = weakref.WeakSet()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Keep the connection to open channels on."""
@@ -47,6 +51,7 @@ class Client(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Close what it opened."""
+        self._desk.clients.discard(self)
         if self._way is not None:
             self._way.close()
         if self._session is not None:
@@ -99,6 +104,7 @@ class Client(asyncssh.SSHServer):
         log.info("login.accepted", client=self._address, user=login.requester, workspace=login.workspace.name)
         self._session = self._desk.sessions.open(login, self._address)
         self._way = Way(login.workspace, self._desk.doors)
+        self._desk.clients.add(self)
 
     def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], Down]:
         """A shell, a command or a subsystem."""
@@ -106,7 +112,9 @@ class Client(asyncssh.SSHServer):
         channel: asyncssh.SSHServerChannel[bytes] = self._connection.create_server_channel(encoding=None)
         # There is no public way to another class of channel.
         channel.__class__ = EowChannel
-        return channel, Down(way, session)
+        down = Down(way, session)
+        self._downs.add(down)
+        return channel, down
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
@@ -117,6 +125,12 @@ class Client(asyncssh.SSHServer):
     def server_requested(self, listen_host: str, listen_port: int) -> Awaitable[asyncssh.SSHListener | bool]:
         """A port of the client for the workspace."""
         return forwarding.listen(self._connection, *self._require_login(), listen_host, listen_port)
+
+    def dismiss(self, sentence: str) -> None:
+        """End the connection, and say why."""
+        for down in self._downs:
+            down.dismiss(sentence)
+        self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, sentence)
 
     def _require_login(self) -> tuple[Way, Session]:
         if self._way is None or self._session is None:

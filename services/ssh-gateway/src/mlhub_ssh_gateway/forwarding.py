@@ -1,5 +1,6 @@
 """Forwarded ports: connections through a session's way, counted."""
 
+import asyncio
 from collections.abc import Callable
 from typing import cast
 
@@ -24,6 +25,13 @@ class CountingForwarder(asyncssh.SSHForwarder):
         """Pass on what the peer received."""
         self._count(len(data))
         super().write(data)
+
+    def eof_received(self) -> bool:
+        """Pass on an end of input; with both ends reached, close, which asyncssh leaves to whoever is last."""
+        half_open = super().eof_received()
+        if not half_open:
+            asyncio.get_running_loop().call_soon(self.close)
+        return half_open
 
 
 def silent(sentence: str) -> None:

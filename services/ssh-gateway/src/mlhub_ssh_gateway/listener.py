@@ -46,7 +46,6 @@ class Listener:
         self._sock: socket.socket | None = None
         self._options: asyncssh.SSHServerConnectionOptions
         self._clients: set[asyncio.Task[None]] = set()
-        self._connections: set[asyncssh.SSHServerConnection] = set()
 
     @property
     def port(self) -> int:
@@ -70,8 +69,8 @@ class Listener:
             asyncio.get_running_loop().remove_reader(self._sock)
             self._sock.close()
             self._sock = None
-        for connection in tuple(self._connections):
-            connection.disconnect(asyncssh.DISC_BY_APPLICATION, "the gateway is stopping")
+        for client in tuple(self._desk.clients):
+            client.dismiss("the gateway is stopping")
         if self._clients:
             _, late = await asyncio.wait(self._clients, timeout=_FAREWELL)
             for task in late:
@@ -108,11 +107,7 @@ class Listener:
             log.info("ssh.no_login", client=address, error=str(error) or type(error).__name__)
             sock.close()
             return
-        self._connections.add(connection)
-        try:
-            await connection.wait_closed()
-        finally:
-            self._connections.discard(connection)
+        await connection.wait_closed()
 
     def _refuse(self, sock: socket.socket, reason: str) -> None:
         REFUSED.labels(reason=reason).inc()

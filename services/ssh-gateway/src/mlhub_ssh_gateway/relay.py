@@ -154,6 +154,11 @@ class Down(asyncssh.SSHServerSession[bytes]):
         with contextlib.suppress(OSError):
             self._channel.write_stderr((text + ending).encode())
 
+    def dismiss(self, sentence: str) -> None:
+        """End the session, and say why."""
+        self.tell(sentence)
+        self._give_up(_NO_WAY)
+
     def write(self, data: bytes, datatype: asyncssh.DataType) -> None:
         """From the workspace to the client."""
         self._session.count_out(len(data))
@@ -214,7 +219,8 @@ class Down(asyncssh.SSHServerSession[bytes]):
             up.channel.write_eof()
         if self._unwanted:
             self.output_unwanted()
-        self._channel.resume_reading()
+        if not up.is_paused:
+            self._channel.resume_reading()
 
     def _pause(self) -> None:
         if self._up is None:
@@ -233,6 +239,7 @@ class Up(asyncssh.SSHClientSession[bytes]):
         self._down = down
         self._status: int | None = None
         self._signal: tuple[str, bool, str, str] | None = None
+        self.is_paused = False
         self.channel: asyncssh.SSHClientChannel[bytes]
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
@@ -250,10 +257,12 @@ class Up(asyncssh.SSHClientSession[bytes]):
 
     def pause_writing(self) -> None:
         """The program is slow."""
+        self.is_paused = True
         self._down.channel.pause_reading()
 
     def resume_writing(self) -> None:
         """The program has caught up."""
+        self.is_paused = False
         self._down.channel.resume_reading()
 
     def exit_status_received(self, status: int) -> None:

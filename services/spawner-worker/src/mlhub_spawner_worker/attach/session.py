@@ -175,13 +175,13 @@ class LocalSession(asyncssh.SSHServerSession[bytes]):
 
     async def _open_input(self, file: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
-        self._input, _ = await loop.connect_write_pipe(lambda: _Input(self._channel), file)
+        self._input, pace = await loop.connect_write_pipe(lambda: _Input(self._channel), file)
         for data in self._early:
             self._input.write(data)
         self._early.clear()
         if self._input_ended:
             self.eof_received()
-        if not self._input.get_write_buffer_size():
+        if not pace.is_paused:
             self._channel.resume_reading()
 
     def _open_terminal(self) -> Terminal | None:
@@ -263,11 +263,14 @@ class _Input(asyncio.BaseProtocol):
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = channel
+        self.is_paused = False
 
     def pause_writing(self) -> None:
+        self.is_paused = True
         self._channel.pause_reading()
 
     def resume_writing(self) -> None:
+        self.is_paused = False
         # Not now: it delivers at once what waits, and asyncio's pipe, which calls from amid a write, would lose it.
         asyncio.get_running_loop().call_soon(self._channel.resume_reading)
 
