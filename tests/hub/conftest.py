@@ -58,10 +58,16 @@ class Stage:
         await until_async(is_there, within=within)
 
 
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """The hub's settings beside the usual ones; a module may have its own."""
+    return {}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+async def stage(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> AsyncIterator[Stage]:
     """One hub for all tests of a module; each test takes users of its own."""
-    async for made in make_stage(tmp_path_factory.mktemp("hub")):
+    async for made in make_stage(tmp_path_factory.mktemp("hub"), **environment):
         yield made
 
 

@@ -144,14 +144,17 @@ class Progress:
 
     async def until(self, **expected: Any) -> dict[str, Any]:
         """The next message that has these values; texts may be a part of the message's."""
-        async with asyncio.timeout(30):
-            async for line in self._lines:
-                if not line.startswith("data: "):
-                    continue
-                message = json.loads(line.removeprefix("data: "))
-                self.seen.append(message)
-                if all(_fits(message.get(key), value) for key, value in expected.items()):
-                    return dict(message)
+        try:
+            async with asyncio.timeout(20):
+                async for line in self._lines:
+                    if not line.startswith("data: "):
+                        continue
+                    message = json.loads(line.removeprefix("data: "))
+                    self.seen.append(message)
+                    if all(_fits(message.get(key), value) for key, value in expected.items()):
+                        return dict(message)
+        except TimeoutError:
+            raise AssertionError(f"nothing more came after {self.seen}") from None
         raise AssertionError(f"the stream ended without {expected}: {self.seen}")
 
     async def to_end(self) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ class ScriptedWorker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["ScriptedWorker"]:
         """Work, and have a probe frontend, a worker's and a proxy's lease."""
-        self._probe = await asyncio.start_server(self._answer_probe, "127.0.0.1", self.probe_port)
+        await self._open_probe()
         self.resume()
         await self.live()
         try:
@@ -57,6 +57,22 @@ class ScriptedWorker:
         finally:
             self.pause()
             self.leave()
+            self._close_probe()
+
+    @asynccontextmanager
+    async def proxy_away(self) -> AsyncIterator[None]:
+        """Nobody answers on the probe frontend meanwhile."""
+        self._close_probe()
+        try:
+            yield
+        finally:
+            await self._open_probe()
+
+    async def _open_probe(self) -> None:
+        self._probe = await asyncio.start_server(self._answer_probe, "127.0.0.1", self.probe_port)
+
+    def _close_probe(self) -> None:
+        if self._probe is not None:
             self._probe.close()
 
     def resume(self) -> None:

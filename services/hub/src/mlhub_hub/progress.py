@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,9 @@ _CLOCKS_APART = timedelta(minutes=1)
 
 _BETWEEN_LOOKS = 0.2
 """Seconds; a crowd that moves up in line makes one message, not a hundred."""
+
+_EVENTS_FIRST = 1.0
+"""Seconds that the place in line waits for the first event."""
 
 _QUEUED_PROGRESS = 5
 
@@ -48,9 +51,10 @@ async def progress_of(
     while (generation := generation_of()) == 0:  # noqa: ASYNC110  (a few milliseconds, before the command is made)
         await asyncio.sleep(_WAIT_FOR_GENERATION)
     messages: asyncio.Queue[Progress | None] = asyncio.Queue()
+    begun = asyncio.Event()
     sources = [
-        asyncio.ensure_future(_events(context, workspace, generation, messages)),
-        asyncio.ensure_future(_places(context, workspace, messages)),
+        asyncio.ensure_future(_events(context, workspace, generation, messages, begun)),
+        asyncio.ensure_future(_places(context, workspace, messages, begun)),
     ]
     try:
         while (message := await messages.get()) is not None:
@@ -62,7 +66,11 @@ async def progress_of(
 
 
 async def _events(
-    context: HubContext, workspace: WorkspaceId, generation: int, messages: asyncio.Queue[Progress | None]
+    context: HubContext,
+    workspace: WorkspaceId,
+    generation: int,
+    messages: asyncio.Queue[Progress | None],
+    begun: asyncio.Event,
 ) -> None:
     asked_at = datetime.fromtimestamp(generation / 1_000_000, UTC)
     since = min(asked_at, context.clock()) - _CLOCKS_APART
@@ -71,6 +79,7 @@ async def _events(
             if event.kind not in _SHOWN or event.generation is None or event.generation < generation:
                 continue
             messages.put_nowait(_shown(event))
+            begun.set()
             if event.kind in _ENDS:
                 messages.put_nowait(None)
 
@@ -83,7 +92,12 @@ def _shown(event: Event) -> Progress:
     return shown
 
 
-async def _places(context: HubContext, workspace: WorkspaceId, messages: asyncio.Queue[Progress | None]) -> None:
+async def _places(
+    context: HubContext, workspace: WorkspaceId, messages: asyncio.Queue[Progress | None], begun: asyncio.Event
+) -> None:
+    # What was requested comes before its place in line, unless the bus keeps us waiting for it.
+    with suppress(TimeoutError):
+        await asyncio.wait_for(begun.wait(), _EVENTS_FIRST)
     said = ""
     with context.workspaces.changes() as changes:
         async for _ in changes:

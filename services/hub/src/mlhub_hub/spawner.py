@@ -46,6 +46,8 @@ class BusSpawner(Spawner):
         self._generation = 0
         self._is_abandoned = False
         super().__init__(**kwargs)
+        # JupyterHub would give bea's workspace `x` and the user bea-x one and the same OAuth client.
+        self.oauth_client_id = f"jupyterhub-user-{self.workspace.name}"
         self.mlhub.spawners[self.workspace.name] = self
 
     @property
@@ -107,6 +109,11 @@ class BusSpawner(Spawner):
         return (self.mlhub.settings.probe_url if is_decided and is_up else self.mlhub.settings.self_url) + (
             self.server.base_url if self.server else "/"
         )
+
+    async def get_options_form(self) -> str:
+        """Nothing, so that a link may start a workspace; but not with other options than those that were refused."""
+        query = self.handler.request.query_arguments if self.handler else {}
+        return "refused" if any(name.startswith("opt-") for name in query) else ""
 
     def start_polling(self) -> None:
         """Poll now and then, but never for a spawn that was cancelled while it was being adopted."""

@@ -1,5 +1,6 @@
 """Making a workspace, and changing what it is started with."""
 
+from dataclasses import replace
 from typing import Any
 
 from jupyterhub.handlers.pages import SpawnHandler
@@ -25,8 +26,11 @@ class _OptionsForm(PageHandler, SpawnHandler):
 
     async def _show_form(self, user: User, form: FormView, *, server: str | None, status: int = 200) -> None:
         self.set_status(status)
+        self.finish(await self._page(user, form, server=server))
+
+    async def _page(self, user: User, form: FormView, *, server: str | None) -> str:
         about = server_of(user, server or "")
-        await self.show(
+        page: str = await self.render_template(
             "spawn.html",
             form=form,
             owner=user,
@@ -39,6 +43,7 @@ class _OptionsForm(PageHandler, SpawnHandler):
             room=room_now(self.context),
             home_url=self.home_url(user),
         )
+        return page
 
     def _formdata(self) -> dict[str, list[str]]:
         arguments = self.request.body_arguments
@@ -94,6 +99,16 @@ class OptionsPage(_OptionsForm):
         if server and server not in user.orm_spawners:
             raise web.HTTPError(404, "There is no such workspace.")
         return self.rights_over(user).change_options
+
+    async def _render_form(
+        self, for_user: User, spawner_options_form: str, message: str | None = "", html_message: str | None = ""
+    ) -> str:
+        """What JupyterHub shows when it refuses the options of a link."""
+        server = self.path_args[1] if len(self.path_args) > 1 else ""
+        orm_spawner = for_user.orm_spawners.get(server)
+        options = (orm_spawner.user_options if orm_spawner is not None else None) or {}
+        form = replace(view_of_options(options, self.context.policy), errors={"form": message or ""})
+        return await self._page(for_user, form, server=server)
 
 
 class NewWorkspacePage(_OptionsForm):

@@ -1,0 +1,193 @@
+"""Options: one rule for form, link and REST, and secrets that nobody sees."""
+
+import json
+import sqlite3
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.hub.conftest import Stage
+from tests.support.hub_process import ADMIN_PASSWORD
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CANARY = "canary-7c1e9a"
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"cpu_limit": 99}, "cpu_limit: must be at most 4 cores"),
+    ({"cpu_limit": "many"}, "cpu_limit: "),
+    ({"cpu_limit": -1}, "cpu_limit: "),
+    ({"mem_limit": "9G"}, "mem_limit: must be at most"),
+    ({"mem_limit": "lots"}, "mem_limit: must be a size such as 2G or 512M"),
+    ({"days_to_live": -2}, "days_to_live: "),
+    ({"env": {"1X": "y"}}, "env: '1X' is not a name"),
+    ({"env": {"JUPYTERHUB_API_TOKEN": "y"}}, "JUPYTERHUB_API_TOKEN is set by the hub"),
+    ({"env": "A=b"}, "env: "),
+    ({"env": {"A": "x" * 1_000_000}}, "must be at most 64 KiB"),
+    ({"secret_env": {"A": "x" * 1_000_000}}, "must be at most 64 KiB"),
+    ({"image": "evil"}, "image: "),
+    ({"gpus": "all"}, "gpus: "),
+    ({"no_such_option": 1}, "no_such_option: is not an option"),
+    ({"cpu_limit": {"$ne": 1}}, "cpu_limit: "),
+]
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    return {"MLHUB_MAX_CPU": "4", "MLHUB_MAX_MEM": "8G"}
+
+
+@pytest.mark.parametrize(("options", "sentence"), REFUSED, ids=lambda value: str(value)[:30])
+async def test_what_nobody_may_have_is_refused_with_a_sentence(
+    stage: Stage, options: dict[str, Any], sentence: str
+) -> None:
+    if await stage.api.status("GET", "/users/rob") == 404:
+        await stage.user("rob")
+    for method, body in [("POST", options), ("POST", {"user_options": options}), ("PUT", {"user_options": options})]:
+        answer = await stage.api(method, "/users/rob/servers/x", body, expect=400)
+        assert sentence in answer["message"], answer
+    # Nothing was kept of it: not even the name.
+    assert await stage.api.status("GET", "/users/rob/servers/x") == 404
+    assert not [command for command in stage.worker.commands if command.workspace.user == "rob"]
+
+
+async def test_a_patch_is_held_to_the_same_rules(stage: Stage) -> None:
+    await stage.user("pia")
+    await stage.api("PUT", "/users/pia/servers/x", {"user_options": {"cpu_limit": 1}}, expect=201)
+    await stage.api("PATCH", "/users/pia/servers/x", {"user_options": {"cpu_limit": 99}}, expect=400)
+    model = await stage.api("GET", "/users/pia/servers/x", expect=200)
+    assert model["user_options"] == {"cpu_limit": 1}
+    await stage.api("PATCH", "/users/pia/servers/x", {"user_options": {"cpu_limit": 3}}, expect=200)
+    await stage.api("POST", "/users/pia/servers/x", expect=202)
+    await stage.until_ready("pia", "x")
+    assert stage.worker.spawns_of("ws-pia-test-x")[0].spec.cpu_limit == 3
+
+
+async def test_a_refused_link_keeps_what_was_there(stage: Stage) -> None:
+    await stage.user("lin")
+    await stage.api("POST", "/users/lin/servers/x", {"cpu_limit": 2}, expect=202)
+    await stage.until_ready("lin", "x")
+    await stage.api("DELETE", "/users/lin/servers/x", expect=204)
+    async with _browser(stage) as browser:
+        answer = await browser.get("/hub/spawn/lin/x?opt-cpu_limit=99")
+        assert "cpu_limit: must be at most 4 cores" in answer.text, answer.text[:2000]
+        model = await stage.api("GET", "/users/lin/servers/x", expect=200)
+        assert model["user_options"] == {"cpu_limit": 2}
+        answer = await browser.get("/hub/spawn/lin/x?opt-cpu_limit=3&opt-env=A%3Db")
+        assert answer.status_code == 302
+    await stage.until_ready("lin", "x")
+    spec = stage.worker.spawns_of("ws-lin-test-x")[-1].spec
+    assert (spec.cpu_limit, spec.env) == (3, {"A": "b"})
+
+
+async def test_a_default_server_takes_the_same_options(stage: Stage) -> None:
+    await stage.user("dan")
+    await stage.api("POST", "/users/dan/server", {"cpu_limit": "1.5", "days_to_live": 0.5}, expect=202)
+    await stage.until_ready("dan")
+    spec = stage.worker.spawns_of("ws-dan-test")[0].spec
+    assert spec.cpu_limit == 1.5
+    assert spec.lifetime is not None
+    assert spec.lifetime.total_seconds() == 12 * 3600
+
+
+async def test_secret_values_stay_over_stop_and_start_until_they_are_taken_away(stage: Stage) -> None:
+    await stage.user("sec")
+    name = "ws-sec-test-x"
+    await stage.api("POST", "/users/sec/servers/x", {"secret_env": {"A": "1", "B": "2"}}, expect=202)
+    await stage.until_ready("sec", "x")
+    await stage.api("DELETE", "/users/sec/servers/x", expect=204)
+    await stage.hub.kill()
+    await stage.hub.start()
+    await stage.api("POST", "/users/sec/servers/x", expect=202)
+    await stage.until_ready("sec", "x")
+    entry = await stage.bus.secrets.get(name)
+    assert entry is not None
+    assert entry.value.secret_env == {"A": "1", "B": "2"}
+    assert entry.value.generation == stage.worker.spawns_of(name)[-1].generation
+    await stage.api("DELETE", "/users/sec/servers/x", expect=204)
+    await stage.api("POST", "/users/sec/servers/x", {"secret_env": {"A": None}}, expect=202)
+    await stage.until_ready("sec", "x")
+    entry = await stage.bus.secrets.get(name)
+    assert entry is not None
+    assert entry.value.secret_env == {"A": "1"}
+
+
+async def test_a_secret_whose_value_is_unknown_is_asked_for_again(stage: Stage) -> None:
+    await stage.user("una")
+    await stage.api("POST", "/users/una/servers/x", {"secret_env": {"A": None}}, expect=202)
+    async with stage.api.progress("una", "x") as progress:
+        messages = await progress.to_end()
+    assert "the value of A is not known, enter it again" in messages[-1]["message"]
+    assert not stage.worker.spawns_of("ws-una-test-x")
+
+
+async def test_no_secret_is_seen_anywhere_but_in_its_bucket(stage: Stage) -> None:
+    await stage.user("can")
+    secret = {"MY_PASSWORD": CANARY, "PLAIN": "public"}
+    await stage.api("PUT", "/users/can/servers/a", {"user_options": {"env": secret}}, expect=201)
+    await stage.api("PATCH", "/users/can/servers/a", {"user_options": {"env": secret}}, expect=200)
+    await stage.api("POST", "/users/can/servers/a", {"user_options": {"env": secret}}, expect=202)
+    await stage.until_ready("can", "a")
+    await stage.api("POST", "/users/can/server", {"secret_env": {"TOK": CANARY}}, expect=202)
+    await stage.until_ready("can")
+    model = await stage.api("GET", "/users/can?include_stopped_servers", expect=200)
+    assert CANARY not in json.dumps(model)
+    assert model["servers"]["a"]["user_options"] == {"env": {"PLAIN": "public"}, "secret_env": {"MY_PASSWORD": None}}
+    for name in ("ws-can-test-a", "ws-can-test"):
+        entry = await stage.bus.secrets.get(name)
+        assert entry is not None
+        assert CANARY in entry.value.secret_env.values()
+    # It would be found if it were there.
+    assert "public" in _database_text(stage)
+    assert CANARY not in _database_text(stage)
+    assert not [file.name for file in (stage.hub.folder / "data").iterdir() if CANARY.encode() in file.read_bytes()]
+    assert CANARY not in stage.hub.log.read_text()
+    subjects = stage.bus.subjects
+    for stream in (subjects.commands, subjects.events, f"KV_{subjects.workspaces}", subjects.dead):
+        assert not await _messages_with(stage, stream, CANARY.encode())
+
+
+async def test_a_query_with_secrets_is_not_logged(stage: Stage) -> None:
+    async with _browser(stage) as browser:
+        await browser.get(f"/hub/home?token={CANARY}-in-query&opt-env=A={CANARY}-in-query")
+    assert f"{CANARY}-in-query" not in stage.hub.log.read_text()
+
+
+def _browser(stage: Stage) -> httpx.AsyncClient:
+    """Somebody logged in as the admin, with cookies as a browser keeps them."""
+    return _LoggedIn(base_url=stage.hub.url.replace("127.0.0.1", "localhost"))
+
+
+class _LoggedIn(httpx.AsyncClient):
+    async def __aenter__(self) -> "_LoggedIn":
+        await super().__aenter__()
+        await self.get("/hub/login")
+        form = {"username": "admin", "password": ADMIN_PASSWORD, "_xsrf": self.cookies["_xsrf"]}
+        answer = await self.post("/hub/login", data=form)
+        assert answer.status_code == 302, answer.text[-3000:]
+        return self
+
+
+def _database_text(stage: Stage) -> str:
+    database = sqlite3.connect(stage.hub.folder / "data" / "jupyterhub.sqlite")
+    try:
+        return "\n".join(database.iterdump())
+    finally:
+        database.close()
+
+
+async def _messages_with(stage: Stage, stream: str, text: bytes) -> list[int]:
+    js = stage.bus.connection.js
+    state = (await js.stream_info(stream)).state
+    found = []
+    for sequence in range(max(state.first_seq, 1), state.last_seq + 1):
+        try:
+            message = await js.get_msg(stream, sequence, direct=True)
+        except Exception as error:
+            if "NotFound" not in type(error).__name__:
+                raise
+            continue
+        if text in (message.data or b""):
+            found.append(sequence)
+    return found
