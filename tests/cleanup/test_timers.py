@@ -1,6 +1,7 @@
 """Warnings and ends, to the second, also when something dies in between."""
 
 import asyncio
+import shutil
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -144,6 +145,19 @@ async def test_a_lost_store_gets_its_timers_again(seen: Seen, start: Start, nats
     await armed(seen, value)
     _, late = await stopped(seen, value)
     assert 0 <= late < 1
+
+
+async def test_timers_that_the_bus_lost_are_armed_again(seen: Seen, start: Start, nats_server: NatsServer) -> None:
+    cleanup, _ = await start()
+    value = await seen.put(living(until=soon(4)))
+    await armed(seen, value)
+    await nats_server.kill()
+    [stream] = (nats_server.folder / "store").rglob(seen.bus.subjects.timers)
+    shutil.rmtree(stream)
+    await nats_server.start()
+    _, late = await stopped(seen, value)
+    assert 0 <= late < 1
+    await until(lambda: cleanup.problems == {})
 
 
 async def test_a_second_delivery_changes_nothing(seen: Seen, start: Start) -> None:

@@ -34,7 +34,7 @@ async def build(runtime: Runtime, *, settings: CleanupSettings) -> AsyncIterator
         for name, table in (("records", records), ("leases", leases)):
             runtime.health.require(name, partial(_not_live, table))
         runtime.keep_running("timers", timers.follow)
-        runtime.keep_running("timers-again", timers.follow_reconnects)
+        runtime.keep_running("timers-compared", timers.compare)
         runtime.keep_running("workers", workers.watch)
         if settings.interval is not None:
             runtime.keep_running("sweep", partial(sweep.run, settings.interval))

@@ -47,21 +47,20 @@ class TimerKeeper:
         )
 
     async def follow(self) -> None:
-        """Keep the timers as the records want them, for ever."""
+        """Move the timers as the records change, for ever."""
         await self._records.synced()
         with self._records.changes() as changes:
-            await self.resync()
             async for names in changes:
                 await self._settle(names)
 
-    async def follow_reconnects(self) -> None:
-        """Look at all timers again whenever the bus was away: its store may be another one."""
+    async def compare(self) -> None:
+        """Look at all timers now, and again whenever the bus was away: its store may be another one."""
         with self._bus.connection.on_reconnect() as reconnected:
             while True:
-                await reconnected.wait()
                 reconnected.clear()
                 await self._records.synced()
                 await self.resync()
+                await reconnected.wait()
 
     async def resync(self) -> None:
         """Compare what is armed on the bus with all records."""

@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import nats.js.errors
 from nats.js.api import Header
 
-from mlhub_shared.bus.connection import Connection
+from mlhub_shared.bus.connection import OUTAGES, Connection
 from mlhub_shared.contracts.message import Message
 from mlhub_shared.contracts.subjects import Subjects
+from mlhub_shared.errors import BusUnavailable
 
 _KEEP_FIRED = timedelta(days=7)
 """How long a fired timer waits for a clean-up service that is away."""
@@ -35,9 +37,12 @@ class Timers:
         await self._connection.purge(self._subjects.timers, self._subjects.timer(purpose, workspace))
 
     async def pending(self) -> set[tuple[str, str]]:
-        """(purpose, workspace) of every timer that has not fired."""
+        """(purpose, workspace) of every timer that has not fired; BusUnavailable if the bus does not tell."""
         prefix = f"{self._subjects.hub}.timer."
-        info = await self._connection.js.stream_info(self._subjects.timers, subjects_filter=f"{prefix}>")
+        try:
+            info = await self._connection.js.stream_info(self._subjects.timers, subjects_filter=f"{prefix}>")
+        except (*OUTAGES, nats.js.errors.NotFoundError) as error:
+            raise BusUnavailable("the bus does not tell which timers there are") from error
         subjects = info.state.subjects or {}
         parts = (subject.removeprefix(prefix).split(".", 1) for subject in subjects)
         return {(purpose, workspace) for purpose, workspace in parts}
