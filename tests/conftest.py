@@ -9,6 +9,11 @@ from mlhub_shared.bus import Bus, BusSettings
 from tests.support.nats_server import PASSWORD, USER, NatsServer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of all tests."""
+    parser.addoption("--chaos-seeds", type=int, default=2, help="how many seeds the chaos test tries (default: 2)")
+
+
 @pytest.fixture
 async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A real nats-server with JetStream, with a login."""

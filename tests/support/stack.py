@@ -61,6 +61,8 @@ class Stack:
 
     def up(self, *arguments: str, within: float = 60) -> Self:
         """`mlhub up`, until it says that all is ready."""
+        if self._launcher is not None:
+            self._launcher.wait(10)
         self.output.write_bytes(b"")
         self._launcher = self.command(
             "up", "--port", str(self.port), "--ssh-port", str(self.ssh_port), "--hub-name", HUB,
@@ -72,6 +74,10 @@ class Stack:
             self.kill_launcher()
             raise RuntimeError(self.report()) from None
         return self
+
+    def is_up(self) -> bool:
+        """Its launcher runs."""
+        return self._launcher is not None and self._launcher.poll() is None
 
     def command(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start any command of `mlhub` on this instance, as if typed at a terminal of its own."""
@@ -120,10 +126,10 @@ class Stack:
 
     def wipe(self) -> None:
         """End whatever is left, by force: for the end of a test, however it went."""
-        if self._launcher is not None and self._launcher.poll() is None:
-            self._launcher.terminate()
+        if self.is_up():
+            self.launcher.terminate()
             try:
-                self._launcher.wait(60)
+                self.launcher.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill_launcher()
         leftovers.end(self.data, keep_workspaces=False)

@@ -1,6 +1,7 @@
 """One stack for each module: starting it is what takes the time."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ from tests.support.stack import FAKE_SERVER, Stack, running_stack
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 """Screenshots and logs of the last run; not kept by git."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """As many seeds as asked for; one that is named on the command line is among them."""
+    if "seed" in metafunc.fixturenames:
+        seeds = set(range(1, metafunc.config.getoption("--chaos-seeds") + 1))
+        seeds |= {int(seed) for word in metafunc.config.args for seed in re.findall(r"seed-(\d+)\]", word)}
+        metafunc.parametrize("seed", sorted(seeds), ids=lambda seed: f"seed-{seed}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,12 +44,14 @@ def quick_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(autouse=True)
-def _logs_of_a_failure(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What the services logged, where a test failed."""
-    failed = request.session.testsfailed
-    yield
-    for name in ("stack", "quick_stack", "own_stack"):
-        if request.session.testsfailed > failed and name in request.fixturenames:
-            ARTEFACTS.mkdir(exist_ok=True)
-            (ARTEFACTS / f"{request.node.name}.log").write_text(request.getfixturevalue(name).report())
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what the services logged where a test failed."""
+    report = yield
+    stacks = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Stack)]
+    if report.failed and stacks:
+        ARTEFACTS.mkdir(exist_ok=True)
+        (ARTEFACTS / f"{item.name}.log").write_text(stacks[0].report())
+    return report

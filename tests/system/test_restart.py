@@ -3,7 +3,6 @@
 import shutil
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,19 +14,27 @@ pytestmark = pytest.mark.timeout(180)
 NAMES = {f"ws-alice-{HUB}", f"ws-alice-{HUB}-gpu1"}
 
 
-@pytest.fixture
-def own_stack(tmp_path: Path) -> Iterator[Stack]:
-    """A stack of the test's own, with two workspaces that run."""
-    stack = Stack(tmp_path, MLHUB_SPAWNER_WORKER_COMMAND=FAKE_SERVER)
+@pytest.fixture(scope="module")
+def idle_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that the tests start and end as they like."""
+    stack = Stack(tmp_path_factory.mktemp("own"), MLHUB_SPAWNER_WORKER_COMMAND=FAKE_SERVER)
     try:
-        stack.up()
-        stack.hub.add_user("alice")
-        for server in ("", "gpu1"):
-            assert stack.hub.spawn("alice", server).status_code in {201, 202}
-        wait_until(lambda: ready(stack), within=30)
         yield stack
     finally:
         stack.wipe()
+
+
+@pytest.fixture
+def own_stack(idle_stack: Stack) -> Stack:
+    """The same, up, with two workspaces that run."""
+    stack = idle_stack
+    if not stack.is_up():
+        stack.up()
+    stack.hub.add_user("alice")
+    for server in ("", "gpu1"):
+        stack.hub.spawn("alice", server)
+    wait_until(lambda: ready(stack), within=30)
+    return stack
 
 
 def ready(stack: Stack) -> bool:
