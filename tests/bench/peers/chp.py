@@ -21,10 +21,12 @@ class NotAvailableError(Exception):
 async def install(folder: Path) -> Path:
     """The command, fetched by npm unless it lies there already."""
     command = folder / "node_modules" / ".bin" / "configurable-http-proxy"
+    if not shutil.which("node"):
+        raise NotAvailableError("there is no node on PATH")
     if command.exists():
         return command
-    if not shutil.which("node") or not (npm := shutil.which("npm")):
-        raise NotAvailableError("node and npm are not on PATH")
+    if not (npm := shutil.which("npm")):
+        raise NotAvailableError("there is no npm on PATH")
     package = f"configurable-http-proxy@{VERSION}"
     process = await asyncio.create_subprocess_exec(
         *(npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", package),
