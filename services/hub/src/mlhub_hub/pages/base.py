@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import urlencode
 
+import structlog
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.user import User
 from tornado import web
@@ -11,6 +12,8 @@ from mlhub_hub.auth.authenticator import SignUpAuthenticator
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.modes import is_manager
 from mlhub_hub.pages.rights import Rights, rights_for
+
+log = structlog.get_logger(__name__)
 
 
 class PageHandler(BaseHandler):
@@ -22,6 +25,13 @@ class PageHandler(BaseHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Without the query, where tokens come in."""
+        if isinstance(value, web.HTTPError):
+            log.info("page.refused", path=self.request.path, why=str(value))
+        else:
+            log.error("page.failed", method=self.request.method, path=self.request.path, exc_info=(typ, value, tb))
 
     @property
     def context(self) -> HubContext:
