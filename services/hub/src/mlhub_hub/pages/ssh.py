@@ -33,8 +33,7 @@ def instructions(workspace: WorkspaceId, *, host: str, port: int, host_key: str 
             f"Host {alias}",
             f"    HostName {host}",
             f"    Port {port}",
-            # Quoted for the configuration file's own syntax.
-            f'    User "{login}"' if set(login) & set(" #\"'\\") else f"    User {login}",
+            f"    User {_quoted(login)}",
         ]
     )
     fingerprint, known = _host_key(host, port, host_key)
@@ -45,6 +44,14 @@ def instructions(workspace: WorkspaceId, *, host: str, port: int, host_key: str 
         fingerprint=fingerprint,
         known_hosts=known,
     )
+
+
+def _quoted(login: str) -> str:
+    """As the configuration file wants what is not plain."""
+    if not set(login) & set(" #\"'\\"):
+        return login
+    escaped = login.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _host_key(host: str, port: int, host_key: str | None) -> tuple[str | None, str | None]:

@@ -58,14 +58,15 @@ def steps_of(events: list[Event], record: WorkspaceRecord | None, *, position: i
     began = _beginnings(events, record)
     reached = _reached(began, record)
     failed = record is not None and record.phase in (Phase.FAILED, Phase.STOPPED)
+    ended = record.phase_since if record is not None and failed else now
     steps = []
     for index, title in enumerate(_TITLES):
         since = began.get(index)
         if index == 1 and since is None and reached > 1:
             continue
         state = _state(index, reached, failed=failed)
-        until = min((when for later, when in began.items() if later > index), default=None)
-        took = duration((until or now) - since) if since and state is not State.TODO and until else ""
+        until = min((when for later, when in began.items() if later > index), default=ended)
+        took = duration(until - since) if since and state is not State.TODO else ""
         detail = _detail(index, record, position) if state is State.NOW else ""
         steps.append(Step(title, state, since, took, detail))
     return steps
