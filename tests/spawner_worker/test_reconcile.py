@@ -2,6 +2,7 @@
 
 import shutil
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from mlhub_shared.bus import Bus
@@ -10,7 +11,7 @@ from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceSpec
 from tests.support.makers import delete, record, spawn, stop, workspace
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_backend import ScriptedBackend
-from tests.support.waiting import until_async
+from tests.support.waiting import until, until_async
 from tests.support.workers import People, never, working
 
 ALICE = workspace().name
@@ -60,15 +61,11 @@ async def test_a_stop_and_a_deletion_in_flight_are_finished(
         await people.send(delete("bob", generation=20))
         for name in (ALICE, bob):
             await people.reaches(name, Phase.STOPPING)
-            await until_async(lambda name=name: _true(scripted.calls["stop", name] == 1))
+            await until(partial(scripted.is_called, "stop", name))
     async with working(nats_server, tmp_path / "w", scripted):
         await people.reaches(ALICE, Phase.STOPPED)
         await people.vanishes(bob)
     assert set(scripted.scripts) == {ALICE}
-
-
-async def _true(value: bool) -> bool:
-    return value
 
 
 async def test_what_died_while_no_worker_ran_has_failed(

@@ -134,5 +134,9 @@ class ScriptedBackend:
         """The workspaces that run."""
         return {name for name, script in self.scripts.items() if script.running is not None}
 
+    def is_called(self, call: str, name: str) -> bool:
+        """The worker has asked for this."""
+        return self.calls[call, name] > 0
+
     def _note(self, call: str, name: str) -> None:
         self.calls[call, name] += 1

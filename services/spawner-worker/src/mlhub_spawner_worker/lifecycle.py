@@ -205,8 +205,8 @@ def observe(
         case Exited(), Phase.STARTING | Phase.READY:
             return _exited(record, seen, now)
         case Failed(), Phase.PREPARING | Phase.STARTING | Phase.READY:
-            changes = {"reason": seen.reason, "message": seen.message}
-            return _moved(record, Phase.STOPPING, now, endpoint=None, **changes)
+            changes = {"reason": seen.reason, "message": seen.message, "endpoint": None, "expires_at": None}
+            return _moved(record, Phase.STOPPING, now, **changes)
         case DiedWithHost(), Phase.STARTING | Phase.READY:
             return _again(record, now, "Starting again: the host was restarted")
         case Gone(), Phase.STOPPING:

@@ -20,7 +20,7 @@ from mlhub_spawner_worker.backends.process.environment import environment_for
 from mlhub_spawner_worker.backends.process.folders import Folders, ProcessState, State
 from mlhub_spawner_worker.backends.process.identity import Identity, boot_id
 from mlhub_spawner_worker.backends.process.limits import Limiter, find_limiter
-from mlhub_spawner_worker.backends.process.plan import Plan, ProcessSettings, launch
+from mlhub_spawner_worker.backends.process.plan import Plan, ProcessSettings, close_to_children, launch
 from mlhub_spawner_worker.backends.process.ports import LOOPBACK, choose_port, is_free
 from mlhub_spawner_worker.backends.process.sweep import kill_marked, marked
 from mlhub_spawner_worker.ending import end
@@ -59,6 +59,7 @@ class ProcessBackend:
     async def open(self) -> None:
         """Take the data directory, adopt what runs, kill what carries a mark that no state claims."""
         self._instance = await asyncio.to_thread(self._folders.open)
+        close_to_children()
         self._limiter = await asyncio.to_thread(self._find_limiter, self._instance)
         self.limits = self._limiter.sentence
         for name, state in (await asyncio.to_thread(self._states)).items():
