@@ -74,7 +74,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory, environment: dict[str,
 async def make_stage(folder: Path, **environment: str) -> AsyncIterator[Stage]:
     nats = await NatsServer(folder / "nats").start()
     bus = await Bus.open(bus_settings(nats))
-    worker = ScriptedWorker(bus)
+    worker = ScriptedWorker(bus, capacity=2)
     hub = HubProcess(folder, nats, worker.probe_url, **environment)
     try:
         async with worker.running():

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 import structlog
 from jupyterhub.app import JupyterHub
+from jupyterhub.services.service import Service
 from pydantic import ValidationError
 from traitlets import Instance
 
@@ -90,6 +91,7 @@ class MLHub(JupyterHub):
     async def init_role_assignment(self) -> None:
         """Give out the roles."""
         await super().init_role_assignment()
+        services.make_automation_an_admin(self.db)
         services.give_admins_the_cleanup(self.db)
 
     def init_tornado_settings(self) -> None:
@@ -110,6 +112,12 @@ class MLHub(JupyterHub):
         self.context.bus.run(Watch(self.context).run())
         await super().start()
         log.info("service.started", http=self.hub_settings.target_url)
+
+    async def start_service(self, service_name: str, service: Service, ssl_context: Any = None) -> bool:
+        """Start a managed service; one that runs by itself is not waited for, it may well be waiting for us."""
+        if service.managed:
+            return bool(await super().start_service(service_name, service, ssl_context))
+        return True
 
     async def cleanup(self) -> None:
         """Close the bus after everything else, but never wait long for it."""

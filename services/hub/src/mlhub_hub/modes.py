@@ -9,7 +9,6 @@ from tornado import web
 
 from mlhub_hub.context import HubContext
 from mlhub_hub.settings import Workspaces
-from mlhub_hub.spawner import BusSpawner
 
 Limit = Callable[[BaseHandler], Awaitable[int]]
 
@@ -38,16 +37,15 @@ def named_server_limit(context: HubContext, configured: int | Callable[[BaseHand
     return limit
 
 
-def check_start(context: HubContext, spawner: BusSpawner, *, has_changed: bool) -> None:
-    """Refuse a start that only an admin may ask for: 403."""
-    handler = spawner.handler
-    if context.settings.workspaces is not Workspaces.HANDED_OUT or handler is None:
-        return
-    if is_manager(handler, spawner.user.name):
+def check_start(
+    context: HubContext, handler: BaseHandler, user_name: str, server_name: str, *, has_changed: bool
+) -> None:
+    """Refuse a start that only an admin may ask for: 403. `has_changed`: with other options than last time."""
+    if context.settings.workspaces is not Workspaces.HANDED_OUT or is_manager(handler, user_name):
         return
     if has_changed:
         raise web.HTTPError(403, "An admin sets the options of the workspaces here.")
-    if not spawner.name and context.workspaces.value(spawner.workspace.name) is None:
+    if not server_name and context.workspaces.value(context.workspace(user_name, "").name) is None:
         raise web.HTTPError(403, _REFUSALS[Workspaces.HANDED_OUT])
 
 

@@ -78,12 +78,13 @@ def guard(context: HubContext) -> None:
 
 def apply_user_options(spawner: BusSpawner, options: Options) -> None:
     """JupyterHub's hook of every start: refuse what is not allowed, and then keep nothing of it."""
-    # Without an await, so that a refusal is the answer to the request and not only a line in the progress.
     context, workspace = spawner.mlhub, spawner.workspace
     before = context.unapplied.pop(spawner.orm_spawner, None)
     held = context.secret_values.held(workspace)
     try:
-        check_start(context, spawner, has_changed=before is not None and before != spawner.orm_spawner.user_options)
+        if spawner.handler is not None:
+            has_changed = before is not None and before != spawner.orm_spawner.user_options
+            check_start(context, spawner.handler, spawner.user.name, spawner.name, has_changed=has_changed)
         spec = check(with_values(options, held), context.policy)
     except web.HTTPError:
         context.secret_values.drop(workspace)

@@ -13,6 +13,7 @@ from mlhub_hub.adoption import cancel_spawn
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.events import Event, EventKind
+from mlhub_shared.contracts.options import split_secrets
 from mlhub_shared.errors import MLHubError, Temporary
 
 Body = dict[str, Any]
@@ -53,6 +54,14 @@ class WorkspaceHandler(UserServerAPIHandler):
         await self._accept(user_name, server_name)
 
     @needs_scope("start:servers")
+    async def post(self, user_name: str, server_name: str = "") -> None:
+        """Start a workspace."""
+        # Whatever is refused later than here is no answer any more, only a line in the progress.
+        has_changed = self._changes_options(user_name, server_name)
+        modes.check_start(self.mlhub, self, user_name, server_name, has_changed=has_changed)
+        await super().post(user_name, server_name)
+
+    @needs_scope("start:servers")
     async def patch(self, user_name: str, server_name: str = "") -> None:
         """Change a stopped workspace."""
         modes.check_change(self.mlhub, self, user_name)
@@ -70,6 +79,13 @@ class WorkspaceHandler(UserServerAPIHandler):
         if isinstance(body, dict) and body.get("remove"):
             modes.check_delete(self.mlhub, self, user_name)
         await super().delete(user_name, server_name)
+
+    def _changes_options(self, user_name: str, server_name: str) -> bool:
+        user, given = self.find_user(user_name), self.get_server_json_body()["user_options"]
+        orm_spawner = user.orm_spawners.get(server_name) if user else None
+        if orm_spawner is None or given is None:
+            return False
+        return bool(split_secrets(given)[0] != (orm_spawner.user_options or {}))
 
     async def _accept(self, user_name: str, server_name: str) -> None:
         user = self.find_user(user_name)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jupyterhub import orm
-from jupyterhub.roles import get_default_roles
+from jupyterhub.roles import grant_role
 from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -25,7 +25,7 @@ _ACCESS_CLEANUP = f"access:services!service={CLEANUP}"
 _SCOPES = {
     CLEANUP: ["list:users", "read:servers", "delete:servers", "read:users:activity"],
     # It knows people by their keys, asks whether they may enter, and starts what is stopped.
-    SSH_GATEWAY: ["read:users", "read:servers", "start:servers", "read:shares", "users:activity"],
+    SSH_GATEWAY: ["read:users", "read:users:shares", "read:servers", "start:servers", "users:activity"],
 }
 
 
@@ -66,23 +66,27 @@ def roles(settings: HubSettings) -> list[dict[str, Any]]:
             }
         )
     if AUTOMATION in names:
-        # A role of its own: naming the service in JupyterHub's admin role would take that role, at each start, from
-        # every admin who is not named there too.
         found.append(
             {
                 "name": AUTOMATION,
-                "description": "All that an admin may do",
-                "scopes": [*_admin_scopes(), RUN_CLEANUP],
+                "description": "What JupyterHub's admin role has not",
+                "scopes": [RUN_CLEANUP],
                 "services": [AUTOMATION],
             }
         )
     return found
 
 
-def _admin_scopes() -> list[str]:
-    [admin] = [role for role in get_default_roles() if role["name"] == "admin"]
-    scopes: list[str] = admin["scopes"]
-    return scopes
+def make_automation_an_admin(session: Session) -> None:
+    """Give the service of the API token the whole admin role.
+
+    Not by configuration: a service named in the admin role there takes that role, at each start, from every admin who
+    is not named there too.
+    """
+    service = orm.Service.find(session, AUTOMATION)
+    if service is not None:
+        service.admin = True
+        grant_role(session, service, orm.Role.find(session, "admin"))
 
 
 def give_admins_the_cleanup(session: Session) -> None:
