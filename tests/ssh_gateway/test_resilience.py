@@ -47,7 +47,7 @@ async def test_a_gateway_that_ends_says_so_and_its_successor_serves(quiet_place:
         await read_until(client.stdout, b"on\n")
     _, stderr = await asyncio.wait_for(client.communicate(), 5)
     assert client.returncode == 255
-    assert stderr == b"the gateway is stopping\n"
+    assert b"the gateway is stopping" in stderr
     async with quiet_place.gateway():
         assert (await alice.run("alice", "echo in")).stdout == b"in\n"
 

@@ -177,9 +177,9 @@ class Down(asyncssh.SSHServerSession[bytes]):
             self.tell(error.reason)
         except MLHubError as error:
             self.tell(str(error))
-        except (OSError, asyncssh.Error) as error:
-            log.warning("session.not_opened", workspace=self._way.workspace.name, error=str(error))
-            self.tell(f"workspace {self._way.workspace.address} can't be reached now")
+        except Exception:  # whatever it was: a client must not be left hanging
+            log.exception("session.not_opened", workspace=self._way.workspace.name)
+            self.tell(f"workspace {self._way.workspace.address} can't be entered now")
         else:
             return
         self._channel.exit(_NO_WAY)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from mlhub_shared.bus import Table
@@ -37,17 +38,25 @@ async def build(runtime: Runtime, settings: SshGatewaySettings) -> AsyncIterator
         patience=settings.reach_timeout,
     )
     desk = Desk(Doorkeeper(settings.hub_name, keys, records, api), doors, sessions)
-    for name, table in (("workspaces", records), ("ssh-keys", keys), ("workers", leases)):
+    tables: dict[str, Table[Any]] = {"workspaces": records, "ssh-keys": keys, "workers": leases}
+    for name, table in tables.items():
         _require_live(runtime, name, table)
     try:
         async with Listener(settings, host_key, desk) as listener:
             runtime.keep_running("journal", journal.run)
             runtime.keep_running("activity", activity.run)
-            runtime.keep_running("listener", listener.run)
+            runtime.keep_running("listener", partial(_accept, listener, list(tables.values())))
             yield
     finally:
         await journal.flush()
         await api.close()
+
+
+async def _accept(listener: Listener, tables: list[Table[Any]]) -> None:
+    # Who comes earlier waits in the socket's backlog: a table that is still empty would refuse everybody.
+    for table in tables:
+        await table.synced()
+    await listener.run()
 
 
 def _require_live(runtime: Runtime, name: str, table: Table[Any]) -> None:

@@ -52,6 +52,8 @@ class Dialler:
             raise Permanent("the worker's attach endpoint shows another host key than it announced") from error
         except asyncssh.PermissionDenied as error:
             raise Permanent("the worker does not know this gateway's key") from error
+        except asyncssh.KeyImportError as error:
+            raise Permanent("the worker announced a host key that can't be read") from error
         except (OSError, asyncssh.Error) as error:
             raise Temporary(f"workspace {workspace.address} can't be reached now") from error
 

@@ -1,0 +1,90 @@
+"""What strangers may ask of the gateway, on a clock of the test's."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from mlhub_ssh_gateway.admission import Admission
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admission(clock: Clock | None = None, **fields: float) -> Admission:
+    values = {"handshakes": 4, "handshakes_per_address": 2, "waiting": 8, "rate": 100.0} | fields
+    return Admission(
+        handshakes=int(values["handshakes"]),
+        handshakes_per_address=int(values["handshakes_per_address"]),
+        waiting=int(values["waiting"]),
+        rate=values["rate"],
+        patience=timedelta(seconds=0.2),
+        clock=clock or Clock(),
+    )
+
+
+def test_an_address_spends_its_rate_and_earns_it_again() -> None:
+    clock = Clock()
+    gate = admission(clock, rate=2)
+    assert [gate.refusal("10.0.0.1") for _ in range(6)] == [None, None, None, None, "rate", "rate"]
+    assert gate.refusal("10.0.0.2") is None
+    clock.now += 1
+    assert [gate.refusal("10.0.0.1") for _ in range(3)] == [None, None, "rate"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("2001:db8::1", "2001:db8::2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("10.0.0.1", "10.0.0.2", False),
+    ],
+)
+def test_what_counts_as_one_address(one: str, other: str, together: bool) -> None:
+    gate = admission(rate=0.5)
+    assert gate.refusal(one) is None
+    assert gate.refusal(other) == ("rate" if together else None)
+
+
+async def test_handshakes_of_one_address_wait_for_each_other_and_not_for_ever() -> None:
+    gate = admission()
+    async with gate.turn("10.0.0.1"), gate.turn("10.0.0.1"):
+        async with gate.turn("10.0.0.2"):
+            pass
+        with pytest.raises(TimeoutError):
+            async with gate.turn("10.0.0.1"):
+                pytest.fail("a third one got in")
+    async with gate.turn("10.0.0.1"):
+        pass
+
+
+async def test_a_turn_may_last_longer_than_the_wait_for_it() -> None:
+    gate = admission()
+    async with gate.turn("10.0.0.1"):
+        await asyncio.sleep(0.3)
+
+
+async def test_one_address_cannot_fill_the_waiting_room() -> None:
+    gate = admission()
+
+    async def wait(address: str) -> None:
+        async with gate.turn(address):
+            await asyncio.sleep(10)
+
+    waiting = []
+    while gate.refusal("10.0.0.1") is None:
+        waiting.append(asyncio.ensure_future(wait("10.0.0.1")))
+        await asyncio.sleep(0)
+    assert len(waiting) == 4
+    assert gate.refusal("10.0.0.1") == "address"
+    assert gate.refusal("10.0.0.2") is None
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert gate.refusal("10.0.0.1") is None
