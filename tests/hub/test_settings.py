@@ -1,0 +1,103 @@
+"""Wrong settings are said loudly, and the user's own configuration wins."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mlhub_shared.bus import Bus
+from tests.conftest import bus_settings
+from tests.support.hub_process import Api, HubProcess
+from tests.support.nats_server import NatsServer
+
+SECRET = "a-secret-value"
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"MLHUB_API_TOKEN": SECRET}, "MLHUB_API_TOKEN must have at least 32 characters"),
+        ({"MLHUB_HUB_USER_CONFIG": "/no/such/file.py"}, "there is no file /no/such/file.py"),
+        ({"MLHUB_HUB_WORKSPACES": "whatever"}, "Input should be 'self-service', 'handed-out' or 'one-each'"),
+        ({"MLHUB_HUB_PUBLIC_URL": "example.org"}, "must be an address such as http://127.0.0.1:8080"),
+        ({"MLHUB_HUB_NAME": "My Hub"}, "MLHUB_HUB_NAME"),
+        ({"MLHUB_MAX_MEM": "plenty"}, "must be a size such as 2G or 512M"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_settings_end_the_hub_with_a_sentence(tmp_path: Path, environment: dict[str, str], sentence: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "mlhub_hub"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 1
+    assert sentence in run.stderr
+    assert "Traceback" not in run.stderr
+    assert SECRET not in run.stderr
+
+
+async def test_the_users_configuration_wins_and_adds(nats_server: NatsServer, bus: Bus, tmp_path: Path) -> None:
+    config = tmp_path / "jupyterhub_user_config.py"
+    config.write_text(
+        "c.JupyterHub.admin_access = False\n"
+        "c.JupyterHub.services.append({'name': 'mine', 'api_token': 'the-token-of-my-own-service'})\n"
+        "c.JupyterHub.load_roles.append({'name': 'mine', 'services': ['mine'], 'scopes': ['list:users']})\n"
+        "c.JupyterHub.default_url = '/hub/token'\n"
+        "c.Spawner.environment = {'MINE': '1'}\n"
+        "c.JupyterHub.tornado_settings = {'headers': {'X-Mine': 'yes'}}\n"
+    )
+    hub = HubProcess(tmp_path / "hub", nats_server, "http://127.0.0.1:9", MLHUB_HUB_USER_CONFIG=str(config))
+    # A file that only happens to lie where the hub is started is not read.
+    hub.folder.mkdir()
+    (hub.folder / "jupyterhub_config.py").write_text("raise RuntimeError('read by accident')\n")
+    await hub.start()
+    try:
+        api = Api(hub)
+        await Api(hub, "the-token-of-my-own-service")("GET", "/users", expect=200)
+        async with httpx.AsyncClient(base_url=hub.url) as client:
+            answer = await client.get("/hub/login")
+            assert answer.headers["X-Mine"] == "yes"
+            assert "secret" not in hub.log.read_text()
+        await api("POST", "/users/ada", expect=201)
+        # What the user's file does not name stays as it is: a start is answered at once.
+        await api("POST", "/users/ada/server", {"cpu_limit": 1}, expect=202)
+        entry = None
+        for _ in range(100):
+            if (entry := await bus.secrets.get("ws-ada-test")) is not None:
+                break
+        assert entry is not None
+        assert entry.value.env["MINE"] == "1"
+        assert "JUPYTERHUB_ADMIN_ACCESS" not in entry.value.env
+    finally:
+        await hub.stop()
+
+
+async def test_the_hub_ends_quickly_although_the_bus_is_away(nats_server: NatsServer, tmp_path: Path) -> None:
+    hub = await HubProcess(tmp_path / "hub", nats_server, "http://127.0.0.1:9").start()
+    await nats_server.kill()
+    assert await hub.stop() == 0
+
+
+async def test_the_hub_waits_for_a_bus_that_starts_later(tmp_path: Path) -> None:
+    nats = NatsServer(tmp_path / "nats")
+    hub = HubProcess(tmp_path / "hub", nats, "http://127.0.0.1:9")
+    await hub.begin()
+    try:
+        await nats.start()
+        await hub.answers()
+        bus = await Bus.open(bus_settings(nats))
+        await bus.close()
+    finally:
+        await hub.stop()
+        await nats.stop()
+
+
+async def test_the_data_are_the_hubs_alone(nats_server: NatsServer, tmp_path: Path) -> None:
+    hub = await HubProcess(tmp_path / "hub", nats_server, "http://127.0.0.1:9").start()
+    try:
+        data = hub.folder / "data"
+        assert data.stat().st_mode & 0o077 == 0
+        assert (data / "jupyterhub.sqlite-wal").exists()
+    finally:
+        await hub.stop()
