@@ -3,20 +3,24 @@
 import asyncio
 import contextlib
 import os
+import random
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from mlhub_shared.bus import Bus, Table
+from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace
 from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord, WorkspaceSecrets
 from tests.support.makers import delete, spawn, stop, workspace
 from tests.support.nats_server import PASSWORD, USER, NatsServer
-from tests.support.waiting import until
+from tests.support.waiting import until, until_async
 from tests.support.workers import FAKE_SERVER, People, direct
 
 ALICE = workspace().name
@@ -43,12 +47,18 @@ class Service:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder, self._environment = folder, environment
         self._process: asyncio.subprocess.Process | None = None
+        self._starts = 0
 
     async def start(self, **more: str) -> None:
         with (self.folder.parent / "worker.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "mlhub_spawner_worker", stdout=log, stderr=log, env=self._environment | more
             )
+
+    async def is_up(self) -> None:
+        """Wait until it says that it has started."""
+        self._starts += 1
+        await until(lambda: self.log().count("service.started") >= self._starts, within=20)
 
     async def end(self, number: signal.Signals) -> int:
         assert self._process is not None
@@ -118,43 +128,51 @@ async def test_a_worker_killed_and_restarted_finds_its_workspace(service: Servic
 
 
 @pytest.mark.chaos
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_killed_again_and_again_at_any_moment_it_starts_nothing_twice_and_loses_nothing(
-    service: Service, people: People, bus: Bus
+    service: Service, people: People, nats_server: NatsServer, seed: int
 ) -> None:
+    chance = random.Random(seed)
     users = [f"user{number}" for number in range(6)]
-    names = [workspace(user).name for user in users]
     generation = 10
-    for delay in (0.7, 0.9, 1.0, 1.1, 1.2, 1.4):
+    wanted: dict[str, type[Command]] = {}
+    for _ in range(6):
         await service.start()
-        for index, user in enumerate(users):
+        await service.is_up()
+        for user in users:
             generation += 1
-            make = (spawn, spawn, stop, spawn, delete, spawn)[(index + generation) % 6]
-            await people.send(make(user, generation=generation))
-        await asyncio.sleep(delay)
+            command = chance.choice((spawn, spawn, stop, delete))(user, generation=generation)
+            wanted[workspace(user).name] = type(command)
+            await people.send(command)
+            await asyncio.sleep(chance.uniform(0, 0.05))
+        await asyncio.sleep(chance.uniform(0, 0.3))
         await service.end(signal.SIGKILL)
+        if chance.random() < 0.3:
+            await nats_server.kill()
+            await nats_server.start()
     await service.start()
-    for user in users[:3]:
-        generation += 1
-        await people.send(spawn(user, generation=generation))
-    generation += 1
-    await people.send(stop(users[3], generation=generation))
-    for user in users[4:]:
-        generation += 1
-        await people.send(delete(user, generation=generation))
-    for name in names[:3]:
-        await people.reaches(name, Phase.READY, within=30)
-    await people.reaches(names[3], lambda r: r is None or r.phase is Phase.STOPPED, within=30)
-    for name in names[4:]:
-        await people.vanishes(name, within=30)
-    await until(lambda: sorted(service.workspaces().values()) == names[:3])
-    folders = {path.name for path in (service.folder / "workspaces").iterdir()}
-    assert folders <= set(names[:4])
+    running = sorted(name for name, kind in wanted.items() if kind is SpawnWorkspace)
+    for name, kind in wanted.items():
+        if kind is SpawnWorkspace:
+            await people.reaches(name, Phase.READY, within=30)
+        elif kind is DeleteWorkspace:
+            await people.vanishes(name, within=30)
+        else:
+            await until_async(partial(has_stopped, people, name), within=30)
+    await until(lambda: sorted(service.workspaces().values()) == running)
+    folders = set(os.listdir(service.folder / "workspaces"))
+    assert folders.isdisjoint(name for name, kind in wanted.items() if kind is DeleteWorkspace)
+    assert os.listdir(service.folder / "trash") == []
+
+
+async def has_stopped(people: People, name: str) -> bool:
+    record = await people.record(name)
+    return record is None or record.phase is Phase.STOPPED
 
 
 async def test_a_lost_store_is_rebuilt_by_the_next_worker(
     service: Service, people: People, nats_server: NatsServer
 ) -> None:
-    import shutil
 
     await service.start()
     await people.send(spawn(generation=10))

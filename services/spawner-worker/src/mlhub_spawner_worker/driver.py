@@ -12,7 +12,7 @@ import structlog
 from mlhub_shared.bus import Bus
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.commands import decode_command
-from mlhub_shared.contracts.workspace import Reason, Wanted, WorkspaceRecord, WorkspaceSecrets
+from mlhub_shared.contracts.workspace import Phase, Reason, Wanted, WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, NotFound, Permanent, Temporary
 from mlhub_shared.runtime.clock import Clock
 from mlhub_spawner_worker import lifecycle, metrics
@@ -118,6 +118,8 @@ class Driver:
                 metrics.SPAWNS.labels(result="ready").inc()
             case Failed():
                 metrics.SPAWNS.labels(result=seen.reason).inc()
+            case Exited() if record.phase is Phase.STARTING:
+                metrics.SPAWNS.labels(result=Reason.EXITED).inc()
             case _:
                 pass
         log.info(

@@ -1,6 +1,7 @@
 """What really runs against what the records say, at every start and whenever the bus was away.
 
-Each record is asked for by name, so that what merely could not be seen is never taken for gone. What a driver finds
+Before anything is stopped or brought back its record is asked for by name: what merely could not be seen is never
+taken for gone. What a driver finds
 out by itself (a process that died meanwhile, with or without its host) is left to the drivers.
 """
 
@@ -59,23 +60,27 @@ class Reconciler:
     async def once(self) -> None:
         """Stop what should not run, bring back records that were lost, let the drivers go on with the rest."""
         is_first = not self.done.is_set()
-        self._tools.store.forget_own()
+        self._tools.store.start_over()
         lost = []
         for found in await self._tools.backend.inventory():
             if found.record.workspace.hub != self._tools.bus.subjects.hub:
                 continue
-            record = await self._tools.store.get(found.record.name)
+            name = found.record.name
+            record = self._tools.store.known(name) or await self._tools.store.get(name)
             if record is None:
                 lost.append(found)
             elif found.running is not None:
-                await self._look_at(found, record, is_first=is_first)
+                await self._look_at(record, is_first=is_first)
         await self._restore(lost)
         for record in self._tools.store.all():
             if record.node == self._tools.node:
                 await self._take_up(record, is_first=is_first)
 
-    async def _look_at(self, found: Found, record: WorkspaceRecord, *, is_first: bool) -> None:
-        if record.node != self._tools.node or not record.phase.takes_room:
+    async def _look_at(self, record: WorkspaceRecord, *, is_first: bool) -> None:
+        if self._does_not_belong(record):
+            current = await self._tools.store.get(record.name)
+            if current is None or not self._does_not_belong(current):
+                return
             log.warning("reconcile.stopped", workspace=record.name, phase=record.phase, node=record.node)
             metrics.RECONCILED.labels(action="stopped").inc()
             await self._tools.backend.stop(record.name, grace=self._tools.times.grace)
@@ -83,6 +88,9 @@ class Reconciler:
             log.info("reconcile.adopted", workspace=record.name)
             metrics.RECONCILED.labels(action="adopted").inc()
             await self._tools.store.tell(record, EventKind.WORKSPACE_ADOPTED, "Found running by a new worker")
+
+    def _does_not_belong(self, record: WorkspaceRecord) -> bool:
+        return record.node != self._tools.node or not record.phase.takes_room
 
     async def _restore(self, lost: list[Found]) -> None:
         if not lost:

@@ -40,6 +40,7 @@ class RecordStore:
         self._bus, self._bucket, self._table = bus, bus.workspaces, table
         self._requester = requester
         self._ahead: dict[str, Entry[WorkspaceRecord]] = {}
+        self._busy: set[str] = set()
         self._watchers: list[Callable[[str], None]] = []
 
     def on_change(self, watcher: Callable[[str], None]) -> None:
@@ -67,9 +68,23 @@ class RecordStore:
         found = (self.known(name) for name in names)
         return [record for record in found if record is not None]
 
-    def forget_own(self) -> None:
+    def busy(self) -> list[WorkspaceRecord]:
+        """Those that wait in line or take room: few, where thousands are stopped."""
+        found = (self.known(name) for name in self._busy)
+        return [record for record in found if record is not None and _is_busy(record)]
+
+    def note(self, name: str) -> None:
+        """Learn that a record has changed; whoever follows the table says so for what others write."""
+        record = self.known(name)
+        if record is not None and _is_busy(record):
+            self._busy.add(name)
+        else:
+            self._busy.discard(name)
+
+    def start_over(self) -> None:
         """Trust the table alone: the bus has been away, and may have lost what it knew."""
         self._ahead.clear()
+        self._busy = {record.name for record in self.all() if _is_busy(record)}
 
     async def change(self, name: str, decide: Decide) -> WorkspaceRecord | None:
         """Bring a record where `decide` wants it, whoever else writes; returns it as it is then."""
@@ -91,6 +106,7 @@ class RecordStore:
                 tried = new
                 continue
             break
+        self.note(name)
         for watcher in self._watchers:
             watcher(name)
         if new is not None and _is_news(old, new):
@@ -195,6 +211,10 @@ def _event_id(record: WorkspaceRecord, *parts: str) -> str:
 
 def _is_erased(old: WorkspaceRecord, new: WorkspaceRecord | None) -> bool:
     return old.erasing and (new is None or not new.erasing)
+
+
+def _is_busy(record: WorkspaceRecord) -> bool:
+    return record.phase is Phase.QUEUED or record.phase.takes_room
 
 
 def _is_news(old: WorkspaceRecord | None, new: WorkspaceRecord) -> bool:

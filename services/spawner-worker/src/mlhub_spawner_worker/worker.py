@@ -57,6 +57,7 @@ class Worker:
         self.reconciler = Reconciler(self._tools, self._table, self.workspaces)
         self._queries = Queries(self._tools, bus.start_table(bus.workers), policy=policy)
         self._started_at = runtime.clock()
+        self._told_running = 0
         self._lease = Lease(bus.workers, settings.node, self._lease_value)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -70,7 +71,7 @@ class Worker:
         runtime.keep_running("records", self._when_reconciled(self.workspaces.follow_records))
         runtime.keep_running("lease", self._when_reconciled(self._lease.run))
         self._tasks.append(asyncio.ensure_future(self._open_doors()))
-        self._tools.store.on_change(lambda _: self._lease.poke())
+        self._tools.store.on_change(self._tell_of_load)
 
     async def aclose(self) -> None:
         """Take no more commands and stop acting; the workspaces run on."""
@@ -82,6 +83,10 @@ class Worker:
         self._tasks += consume_commands(self._runtime.bus, self.workspaces, self._place)
         await answer_queries(self._runtime.bus, self._queries, self._place)
 
+    def _tell_of_load(self, _: str) -> None:
+        if self.workspaces.running != self._told_running:
+            self._lease.poke()
+
     def _when_reconciled(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
             await self.reconciler.done.wait()
@@ -90,12 +95,13 @@ class Worker:
         return run
 
     def _lease_value(self) -> WorkerLease:
+        self._told_running = self.workspaces.running
         return WorkerLease(
             node=self._settings.node,
             pool=self._settings.pool,
             backend=self._backend.name,
             capacity=self._settings.capacity,
-            running=self.workspaces.running,
+            running=self._told_running,
             cpu_total=self._backend.cpu_total,
             mem_total=self._backend.mem_total,
             attach=self._attach,

@@ -1,6 +1,7 @@
 """The workspaces of one worker: commands in, records changed, a driver kept for each record that asks for something."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 import structlog
@@ -54,11 +55,12 @@ class Workspaces:
         name = command.workspace.name
         if command.workspace.hub != self._bus.subjects.hub:
             raise Permanent(f"this is a workspace of the deployment {command.workspace.hub}")
-        if await self._store.get(name) is None and not await self._is_last(command):
+        if not await self._is_known(name) and not await self._is_last(command):
             # It was overtaken, and what overtook it is over already: taken up now it would bring back the dead.
             metrics.COMMANDS.labels(kind=command.kind, outcome="Overtaken").inc()
             return
-        async with self._room:
+        # One spawn at a time looks for room; a stop never waits for that.
+        async with self._room if isinstance(command, SpawnWorkspace) else contextlib.nullcontext():
             outcome, record = await self._apply(command, delivery.sequence)
         metrics.COMMANDS.labels(kind=command.kind, outcome=type(outcome).__name__).inc()
         match outcome:
@@ -109,6 +111,7 @@ class Workspaces:
         with self._table.changes() as changes:
             async for names in changes:
                 for name in names:
+                    self._store.note(name)
                     self._on_change(name)
 
     async def serve_line(self) -> None:
@@ -150,7 +153,7 @@ class Workspaces:
     @property
     def running(self) -> int:
         """How many workspaces take room here."""
-        return running(self._store.all(), self._place.node)
+        return running(self._store.busy(), self._place.node)
 
     # How it is done
 
@@ -172,13 +175,13 @@ class Workspaces:
         return outcome, record
 
     def _claim_if_room(self, record: WorkspaceRecord) -> WorkspaceRecord:
-        others = [other for other in self._store.all() if other.name != record.name]
+        others = [other for other in self._store.busy() if other.name != record.name]
         first = next_in_line([*others, record], place=self._place, capacity=self._capacity)
         return lifecycle.claimed(record, self._place.node, self._tools.clock()) if first is record else record
 
     async def _claim_next(self) -> bool:
         async with self._room:
-            first = next_in_line(self._store.all(), place=self._place, capacity=self._capacity)
+            first = next_in_line(self._store.busy(), place=self._place, capacity=self._capacity)
             if first is None:
                 return False
             now = self._tools.clock()
@@ -202,6 +205,9 @@ class Workspaces:
         except OptionsError as error:
             return str(error)
         return None
+
+    async def _is_known(self, name: str) -> bool:
+        return self._store.known(name) is not None or await self._store.get(name) is not None
 
     async def _is_last(self, command: Command) -> bool:
         last = await self._bus.last_command(self._place.pool, command.workspace.name, self._place.node)
@@ -240,7 +246,7 @@ class Workspaces:
             self.wake(name)
 
     def _count(self) -> None:
-        records = self._store.all()
+        records = self._store.busy()
         metrics.RUNNING.set(running(records, self._place.node))
         waiting = (record for record in records if record.phase is Phase.QUEUED and record.pool == self._place.pool)
         metrics.QUEUED.set(sum(1 for _ in waiting))

@@ -13,7 +13,7 @@ import structlog
 from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord
 from mlhub_shared.errors import Temporary
-from mlhub_spawner_worker.backends.base import Exit, Found, Job, Report, Running, Session, Sight
+from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Session, Sight
 from mlhub_spawner_worker.backends.process import log as logs
 from mlhub_spawner_worker.backends.process.child import Child, reap
 from mlhub_spawner_worker.backends.process.environment import environment_for
@@ -90,7 +90,10 @@ class ProcessBackend:
     async def prepare(self, job: Job, report: Report) -> None:
         """Make the workspace's folder."""
         await report(50, "Making its directory")
-        await self._alone(job.name, lambda: self._prepare(job))
+        try:
+            await self._alone(job.name, lambda: self._prepare(job))
+        except OSError as error:
+            raise BackendError(f"its directory can't be made: {error.strerror}") from error
 
     async def start(self, job: Job) -> Running:
         """Start it unless it runs already."""
@@ -111,12 +114,18 @@ class ProcessBackend:
 
     async def erase(self, name: str) -> None:
         """Remove its folder."""
-        await self._alone(name, lambda: asyncio.to_thread(self._folders.erase, name))
+        try:
+            await self._alone(name, lambda: asyncio.to_thread(self._folders.erase, name))
+        except OSError as error:
+            raise Temporary(f"its directory can't be removed now: {error.strerror}") from error
         self._ends.pop(name, None)
 
     async def remember(self, record: WorkspaceRecord) -> None:
-        """Keep the record in its folder, if there is one."""
-        await self._alone(record.name, lambda: asyncio.to_thread(self._remember, record))
+        """Keep the record in its folder, if there is one; a full disk must not stop what the record asks for."""
+        try:
+            await self._alone(record.name, lambda: asyncio.to_thread(self._remember, record))
+        except OSError as error:
+            log.warning("process.not_remembered", workspace=record.name, error=error.strerror)
 
     async def describe(self, name: str) -> Sight:
         """Memory and CPU as its cgroup counts them."""
