@@ -6,14 +6,13 @@ from urllib.parse import urlsplit
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers every request below its own prefix with its pid."""
+    """Answers `<its own prefix>api` with its pid."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        prefix = os.environ["JUPYTERHUB_SERVICE_PREFIX"]
         body = str(os.getpid()).encode()
-        self.send_response(200 if self.path.startswith(prefix) else 404)
+        self.send_response(200 if self.path == os.environ["JUPYTERHUB_SERVICE_PREFIX"] + "api" else 404)
         self.send_header("Content-Length", str(len(body)))
         # As the real one does: JupyterHub looks for it.
         self.send_header("X-JupyterHub-Version", "6.1.1")
