@@ -17,7 +17,7 @@ from mlhub_hub.auth import first_admin, key_projection
 from mlhub_hub.auth.authenticator import SignUpAuthenticator
 from mlhub_hub.auth.tables import create_tables
 from mlhub_hub.auth.user_changes import follow_users
-from mlhub_hub.config import jupyterhub_config
+from mlhub_hub.config import jupyterhub_config, tornado_settings
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.database import use_wal
 from mlhub_hub.health import HealthHandler
@@ -96,6 +96,7 @@ class MLHub(JupyterHub):
 
     def init_tornado_settings(self) -> None:
         """Have the way the hub is used decide who may make a workspace."""
+        self.tornado_settings = tornado_settings(self.tornado_settings)
         super().init_tornado_settings()
         self.tornado_settings["named_server_limit_per_user"] = modes.named_server_limit(
             self.context, self.named_server_limit_per_user

@@ -13,6 +13,8 @@ from mlhub_hub.settings import HubSettings
 
 _DAY = 24 * 3600
 
+_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+
 _IMAGE_ENVIRONMENT = {"AUTHENTICATE_VIA_JUPYTER": "true", "SHUTDOWN_INACTIVE_KERNELS": "true"}
 """Without the first, the tools of an ml-workspace image are open to everybody."""
 
@@ -27,6 +29,13 @@ def jupyterhub_config(settings: HubSettings) -> Config:
     c.JupyterHub.load_roles = services.roles(settings)
     c.JupyterHub.custom_scopes = services.CUSTOM_SCOPES
     return c
+
+
+def tornado_settings(users: dict[str, Any]) -> dict[str, Any]:
+    """The web application's settings: what a user's configuration names, and ours beside it."""
+    # Not in the configuration, where a user's `tornado_settings` would replace them all. A start is answered at once.
+    ours: dict[str, Any] = {"slow_spawn_timeout": 0, "log_function": log_request}
+    return ours | users | {"headers": _HEADERS | users.get("headers", {})}
 
 
 def _hub(c: Config, settings: HubSettings) -> None:
@@ -55,11 +64,6 @@ def _timing(c: Config) -> None:
     hub = c.JupyterHub
     # The workers queue; nobody is turned away, and waiting in line is no failure.
     hub.concurrent_spawn_limit = 0
-    hub.tornado_settings = {
-        "slow_spawn_timeout": 0,
-        "log_function": log_request,
-        "headers": {"Content-Security-Policy": CONTENT_SECURITY_POLICY},
-    }
     # The workspaces and the proxy outlive the hub.
     hub.cleanup_servers = False
     hub.cleanup_proxy = False

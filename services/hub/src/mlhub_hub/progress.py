@@ -10,6 +10,7 @@ from mlhub_hub.context import HubContext
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord, queue_positions
+from mlhub_shared.tasks import end_tasks
 
 Progress = dict[str, Any]
 
@@ -60,9 +61,7 @@ async def progress_of(
         while (message := await messages.get()) is not None:
             yield message
     finally:
-        for source in sources:
-            source.cancel()
-        await asyncio.gather(*sources, return_exceptions=True)
+        await end_tasks(*sources)
 
 
 async def _events(
