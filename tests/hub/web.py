@@ -25,7 +25,7 @@ class WebSession:
     async def get(self, path: str, **query: str) -> httpx.Response:
         return await self.http.get(f"/hub/{path}", params=query or None)
 
-    async def post(self, path: str, *, form: str | None = None, **data: str | list[str]) -> httpx.Response:
+    async def post(self, path: str, *, form: str | None = None, **data: Any) -> httpx.Response:
         """Send the form that stands on the page `form` (default: the page it is sent to)."""
         page = await self.get(form or path)
         token = _FORM_TOKEN.search(page.text)

@@ -117,13 +117,14 @@ def test_there_is_no_dead_extend_button() -> None:
     assert extended(stopped, Policy(), NOW) is None
 
 
-def test_the_end_of_life_is_said_and_amber_once_warned() -> None:
+def test_the_end_of_life_is_said_and_amber_when_it_is_near() -> None:
     soon = NOW + timedelta(minutes=10)
-    warned = row(record(phase=Phase.READY, spec=TWO_DAYS, expires_at=soon, warned=True))
+    warned = row(record(phase=Phase.READY, spec=TWO_DAYS, expires_at=soon))
     assert (warned.expires_at, warned.is_expiring, warned.life) == (soon, True, "")
     assert row(record(phase=Phase.READY)).life == "no end"
     assert row(record(phase=Phase.STARTING, spec=TWO_DAYS)).life == "2 d once ready"
-    assert not row(record(phase=Phase.STOPPED, expires_at=soon, warned=True)).is_expiring
+    assert not row(record(phase=Phase.STOPPED, expires_at=soon)).is_expiring
+    assert not row(record(phase=Phase.READY, spec=TWO_DAYS, expires_at=NOW + timedelta(hours=5))).is_expiring
 
 
 def test_what_is_granted_is_said_in_few_words() -> None:

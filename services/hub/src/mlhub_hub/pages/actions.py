@@ -1,5 +1,7 @@
 """What the buttons of a workspace do, and the dialogs they open; all work without JavaScript."""
 
+import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -19,10 +21,14 @@ from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import MLHubError
 
 _EXTEND_PATIENCE = timedelta(seconds=5)
+_STOPPED_WITHIN = 5.0
+"""Seconds that a stop may still take where a start is asked for."""
 
 
 class WorkspaceAction(PageHandler, WorkspaceHandler):
     """Start, stop and delete as the REST API does, asked by a form, answered by a page."""
+
+    SUPPORTED_METHODS = ("POST",)
 
     # A form is sent by a browser: the API's own rules for scripts don't fit, those of pages do.
     _accept_token_auth = False
@@ -47,8 +53,12 @@ class WorkspaceAction(PageHandler, WorkspaceHandler):
         self.redirect(links.progress if action == "start" else self.home_url(user))
 
     def get_json_body(self) -> dict[str, Any] | None:
-        """What the API would have been sent: `remove` for a deletion, and the options as they are for a start."""
+        """What the API would have been sent to stop or delete."""
         return {"remove": True} if self.path_args[0] == "delete" else None
+
+    def get_server_json_body(self) -> dict[str, Any]:
+        """What it would have been sent to start with the options as they are."""
+        return {"display_name": None, "user_options": None}
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """A sentence for scripts, a page for people."""
@@ -58,7 +68,12 @@ class WorkspaceAction(PageHandler, WorkspaceHandler):
             BaseHandler.write_error(self, status_code, **kwargs)
 
     async def _start(self, user: User, server: str) -> None:
-        if not user.spawners[server].active:
+        spawner = user.spawners[server]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOPPED_WITHIN):
+                while spawner.pending == "stop":  # noqa: ASYNC110  (JupyterHub tells nobody)
+                    await asyncio.sleep(0.05)
+        if not spawner.active:
             await WorkspaceHandler.post(self, user.name, server)
 
     async def _stop(self, user: User, server: str) -> None:

@@ -12,6 +12,9 @@ from mlhub_hub.pages.view import Row
 from mlhub_hub.pages.workspaces import rows_of
 from mlhub_shared.contracts.workspace import Phase, queue_positions
 
+_PENDING_LOOK = 1.0
+"""Seconds between two looks at what JupyterHub is at."""
+
 
 def rows_for(handler: PageHandler, user: User) -> list[Row]:
     """The rows of that user, with the buttons of the one who asks."""
@@ -71,7 +74,11 @@ class HomeEvents(StreamHandler):
                 watching.cancel()
 
     async def _rendered(self, owner: User) -> dict[str, str]:
-        return {row.key: await self.render_template("_workspace.html", row=row) for row in rows_for(self, owner)}
+        rows = rows_for(self, owner)
+        if any(row.server.pending for row in rows):
+            # What JupyterHub is at ends without a change of a record.
+            asyncio.get_running_loop().call_later(_PENDING_LOOK, self.wake)
+        return {row.key: await self.render_template("_workspace.html", row=row) for row in rows}
 
     def _concerns(self, keys: set[str], name: str) -> bool:
         records = (self.context.workspaces.value(key) for key in keys)
