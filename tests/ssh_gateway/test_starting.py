@@ -22,7 +22,7 @@ async def test_a_stopped_workspace_is_started_and_the_session_tells_how_it_goes(
         async def run() -> None:
             steps: list[tuple[Phase, dict[str, Any]]] = [
                 (Phase.QUEUED, {"sequence": 2}),
-                (Phase.PREPARING, {"message": "making the directory"}),
+                (Phase.PREPARING, {"message": "Making the directory"}),
                 (Phase.STARTING, {}),
                 (Phase.READY, {}),
             ]
@@ -41,7 +41,7 @@ async def test_a_stopped_workspace_is_started_and_the_session_tells_how_it_goes(
     assert ran.stderr.splitlines()[:-1] == [
         "Starting workspace alice--gpu1 ...",
         "... queued, 2nd in line",
-        "... preparing: making the directory",
+        "... making the directory",
         "... starting",
     ]
     assert ran.stderr.splitlines()[-1].startswith("... ready in ")

@@ -65,6 +65,13 @@ class Doorkeeper:
             return None
         return Login(identity.requester, workspace, "token")
 
+    def is_still_in(self, login: Login) -> bool:
+        """Whether the key of somebody who came in may still open the door; of a token only the hub knows."""
+        if login.fingerprint is None:
+            return True
+        known = self._keys.value(ssh_key_key(login.fingerprint))
+        return known is not None and login.requester == f"user:{known.user}"
+
     async def _target(self, login_name: str, user: str | None) -> WorkspaceId | None:
         found = addresses.readings(self._hub, login_name)
         if not found:

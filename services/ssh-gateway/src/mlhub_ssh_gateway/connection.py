@@ -122,9 +122,13 @@ class Client(asyncssh.SSHServer):
         """A port of the workspace for the client."""
         return forwarding.connect(*self._require_login(), dest_host, dest_port)
 
-    def server_requested(self, listen_host: str, listen_port: int) -> Awaitable[asyncssh.SSHListener | bool]:
+    def server_requested(self, listen_host: str, listen_port: int) -> bool | Awaitable[asyncssh.SSHListener | bool]:
         """A port of the client for the workspace."""
-        return forwarding.listen(self._connection, *self._require_login(), listen_host, listen_port)
+        try:
+            way, session = self._require_login()
+        except asyncssh.ChannelOpenError:
+            return False
+        return forwarding.listen(self._connection, way, session, listen_host, listen_port)
 
     def dismiss(self, sentence: str) -> None:
         """End the connection, and say why."""
@@ -135,4 +139,9 @@ class Client(asyncssh.SSHServer):
     def _require_login(self) -> tuple[Way, Session]:
         if self._way is None or self._session is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "log in first")
+        # A connection may be held for days; what is opened over it needs a key that is good today.
+        if not self._desk.doorkeeper.is_still_in(self._session.login):
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "this key does not log in any more"
+            )
         return self._way, self._session

@@ -58,7 +58,7 @@ class HubApi:
         if not token.isascii() or not token.isprintable():
             return None
         answer = await self._send("GET", "user", headers={"Authorization": f"token {token}"})
-        return None if answer.status_code in _REFUSALS else _parsed(Identity, _good(answer))
+        return None if answer.status_code in _REFUSALS else _identity(answer)
 
     async def is_user(self, name: str) -> bool:
         """Whether the hub knows this user."""
@@ -68,14 +68,14 @@ class HubApi:
     async def is_admin(self, name: str) -> bool:
         """Whether this user is an admin."""
         answer = await self._send("GET", f"users/{_quoted(name)}")
-        return answer.status_code != 404 and _good(answer).json().get("admin") is True
+        return answer.status_code != 404 and _body(answer).get("admin") is True
 
     async def shared_scopes(self, name: str, workspace: WorkspaceId) -> list[str]:
         """The scopes that a share of this workspace, with the user or a group of theirs, gives."""
         direct = await self._send(
             "GET", f"users/{_quoted(name)}/shared/{_quoted(workspace.user)}/{_quoted(workspace.server)}"
         )
-        scopes: list[str] = [] if direct.status_code == 404 else list(_good(direct).json().get("scopes", []))
+        scopes: list[str] = [] if direct.status_code == 404 else list(_body(direct).get("scopes", []))
         return scopes or await self._group_scopes(name, workspace)
 
     async def exists(self, workspace: WorkspaceId) -> bool:
@@ -102,7 +102,7 @@ class HubApi:
         for page in range(_MOST_PAGES):
             query = {"offset": page * _PAGE, "limit": _PAGE}
             path = f"users/{_quoted(name)}/shared"
-            answer = _good(await self._send("GET", path, params=query, headers=self.headers | _PAGINATED)).json()
+            answer = _body(await self._send("GET", path, params=query, headers=self.headers | _PAGINATED))
             for share in answer.get("items", []):
                 server = share.get("server", {})
                 if (server.get("user", {}).get("name"), server.get("name")) == (workspace.user, workspace.server):
@@ -142,9 +142,19 @@ def _message(answer: httpx.Response) -> str:
     return str(body.get("message", "")) if isinstance(body, dict) else ""
 
 
-def _parsed(model: type[Identity], answer: httpx.Response) -> Identity:
+def _body(answer: httpx.Response) -> dict[str, Any]:
     try:
-        return model.model_validate_json(answer.content)
+        body = _good(answer).json()
+    except ValueError as error:
+        raise Permanent("the hub's answer can't be read") from error
+    if not isinstance(body, dict):
+        raise Permanent("the hub's answer can't be read")
+    return body
+
+
+def _identity(answer: httpx.Response) -> Identity:
+    try:
+        return Identity.model_validate(_body(answer))
     except ValidationError as error:
         raise Permanent("the hub's answer can't be read") from error
 

@@ -104,7 +104,7 @@ class Listener:
             return
         except (OSError, asyncssh.Error) as error:
             REFUSED.labels(reason="handshake").inc()
-            log.info("ssh.no_login", client=address, error=str(error) or type(error).__name__)
+            log.debug("ssh.no_login", client=address, error=str(error) or type(error).__name__)
             sock.close()
             return
         await connection.wait_closed()

@@ -140,7 +140,7 @@ def _progress(record: WorkspaceRecord, records: Table[WorkspaceRecord]) -> str:
     if record.phase is Phase.QUEUED:
         position = queue_positions(records.values()).get(record.name, 1)
         return f"... queued, {_ordinal(position)} in line"
-    return f"... {record.phase}: {record.message}" if record.message else f"... {record.phase}"
+    return f"... {record.message[:1].lower()}{record.message[1:]}" if record.message else f"... {record.phase}"
 
 
 def _failure(workspace: WorkspaceId, record: WorkspaceRecord) -> str:

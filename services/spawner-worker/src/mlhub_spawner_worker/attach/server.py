@@ -90,9 +90,10 @@ class AttachServer:
         for connection in tuple(self._open.connections):
             connection.abort()
         # asyncssh tells its sessions in the next turns of the loop; they hang up on their programs.
-        await asyncio.gather(*(connection.wait_closed() for connection in tuple(self._open.connections)))
-        if self._open.tasks:
-            await asyncio.wait(self._open.tasks, timeout=_FAREWELL)
+        closing = [asyncio.ensure_future(connection.wait_closed()) for connection in self._open.connections]
+        for works in (closing, self._open.tasks):
+            if works:
+                await asyncio.wait(works, timeout=_FAREWELL)
 
 
 @dataclass(frozen=True)
