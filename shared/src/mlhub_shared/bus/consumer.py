@@ -17,6 +17,7 @@ from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.bus.connection import OUTAGES, Connection
 from mlhub_shared.contracts.message import Message
 from mlhub_shared.errors import Permanent, Temporary
+from mlhub_shared.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -115,9 +116,7 @@ class Consumer(Generic[T]):
             for task in done - {waiting}:
                 await task
         finally:
-            for task in (*loops, waiting):
-                task.cancel()
-            await asyncio.gather(*loops, waiting, return_exceptions=True)
+            await end_tasks(*loops, waiting)
 
     async def _loop(self, backoff: Backoff) -> None:
         while (subscription := self._subscription) is not None:

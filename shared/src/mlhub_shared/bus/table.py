@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.bus.bucket import Bucket, Entry, M
+from mlhub_shared.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -123,9 +124,7 @@ class Table(Generic[M]):
             if pump.done():
                 await pump
         finally:
-            pump.cancel()
-            waiting.cancel()
-            await asyncio.gather(pump, waiting, return_exceptions=True)
+            await end_tasks(pump, waiting)
             if self.bucket.connection.is_connected:
                 await watch.stop()
 

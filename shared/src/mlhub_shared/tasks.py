@@ -1,0 +1,23 @@
+"""Ending tasks for certain."""
+
+import asyncio
+from typing import Any
+
+_AGAIN = 1.0
+"""Seconds that a cancelled task gets to clean up before it is cancelled once more."""
+
+
+async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks until each has ended; what they raise is dropped.
+
+    Once is not enough: before Python 3.12 `asyncio.wait_for`, which every request over the bus goes through, forgets
+    a cancellation that comes in the same turn of the event loop as the answer, and the task goes on for ever.
+    """
+    waiting = {task for task in tasks if not task.done()}
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=_AGAIN)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
