@@ -66,7 +66,8 @@ class Reconciler:
             if found.record.workspace.hub != self._tools.bus.subjects.hub:
                 continue
             name = found.record.name
-            record = self._tools.store.known(name) or await self._tools.store.get(name)
+            # After an outage the table still shows what it knew before.
+            record = (self._tools.store.known(name) if is_first else None) or await self._tools.store.get(name)
             if record is None:
                 lost.append(found)
             elif found.running is not None:
