@@ -66,6 +66,10 @@ class OptionsPage(_OptionsForm):
         user = self._owner(user_name)
         spawner = user.spawners.get(server_name) if server_name in user.spawners else None
         asks_for_start = any(key.startswith("opt-") for key in self.request.query_arguments)
+        if server_name and server_name not in user.orm_spawners and not asks_for_start:
+            # JupyterHub's links to make a named server lead here.
+            self.redirect(self.page_url("new-workspace", user=user.name, name=server_name))
+            return
         if asks_for_start or (spawner is not None and spawner.active) or not self._may_change(user, server_name):
             await self._get(user_name=user.name, server_name=server_name, display_name=server_name)
             return
@@ -118,7 +122,9 @@ class NewWorkspacePage(_OptionsForm):
     async def get(self, *_: str) -> None:
         """The empty form."""
         user = self._owner()
-        await self._show_form(user, view_of_options({}, self.context.policy), server=None)
+        form = view_of_options({}, self.context.policy)
+        names = {key: self.get_query_argument(key, "") for key in ("name", "display_name")}
+        await self._show_form(user, replace(form, values=form.values | names), server=None)
 
     @web.authenticated
     async def post(self, *_: str) -> None:

@@ -65,7 +65,7 @@ if (name) {
 
 const summary = document.getElementById("options-summary");
 function summarise() {
-  const value = (id) => document.getElementById(id)?.value;
+  const value = (id) => (document.getElementById(id)?.validity.valid ? document.getElementById(id).value : "");
   const parts = [
     value("cpu_limit") ? `${value("cpu_limit")} cores` : "",
     value("mem_limit") ? `${value("mem_limit")} GiB memory` : "",
