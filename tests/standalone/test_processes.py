@@ -27,7 +27,11 @@ def started() -> Iterator[list["subprocess.Popen[str]"]]:
 
 def start(started: list["subprocess.Popen[str]"], code: str, **environment: str) -> Identity:
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     started.append(process)
     assert process.stdout is not None
@@ -48,7 +52,11 @@ def test_a_pid_given_anew_is_not_the_same_process(started: list["subprocess.Pope
 
 
 def test_a_process_that_nobody_has_waited_for_is_dead(started: list["subprocess.Popen[str]"]) -> None:
-    process = start(started, "print(flush=True)")
+    process = start(started, "print(flush=True); input()")
+    stdin = started[0].stdin
+    assert stdin is not None
+    stdin.write("end\n")
+    stdin.flush()
     wait_until(lambda: not process.is_alive)
     assert started[0].returncode is None
 
