@@ -151,6 +151,12 @@ async def test_no_secret_is_seen_anywhere_but_in_its_bucket(stage: Stage) -> Non
 async def test_a_query_with_secrets_is_not_logged(stage: Stage) -> None:
     async with _browser(stage) as browser:
         await browser.get(f"/hub/home?token={CANARY}-in-query&opt-env=A={CANARY}-in-query")
+        # Tornado and JupyterHub log what goes wrong in words of their own.
+        refused = await browser.get(f"/hub/spawn/admin?opt-cpu_limit=99&opt-env=A={CANARY}-in-query")
+        assert refused.status_code == 400
+    answer = await stage.api("POST", f"/users/admin/server?x={CANARY}-in-query", {"cpu_limit": 99}, expect=400)
+    assert answer["message"] == "cpu_limit: must be at most 4 cores"
+    assert "/hub/api/users/admin/server?..." in stage.hub.log.read_text()
     assert f"{CANARY}-in-query" not in stage.hub.log.read_text()
 
 

@@ -1,6 +1,7 @@
 """JupyterHub with the bus at its side."""
 
 import asyncio
+import logging
 import sys
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,7 @@ from mlhub_hub.config import jupyterhub_config, tornado_settings
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.database import use_wal
 from mlhub_hub.health import HealthHandler
+from mlhub_hub.logs import WithoutQueries
 from mlhub_hub.pages.handlers import page_handlers
 from mlhub_hub.projections import RouteProjection
 from mlhub_hub.rest import rest_handlers
@@ -54,6 +56,8 @@ class MLHub(JupyterHub):
         """Hand JupyterHub's lines to the handler of all others."""
         super().init_logging()
         self.log.propagate = True
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(WithoutQueries())
 
     def init_db(self) -> None:
         """Open the database, and make our own tables beside JupyterHub's."""

@@ -78,11 +78,11 @@ class BusSpawner(Spawner):
 
     async def start(self) -> str:
         """Ask for the workspace and follow it until it is ready; SpawnException tells why it is not."""
-        spec = self._spec()
-        with COMMAND_SECONDS.time():
-            command = await self._ask_for(spec)
-        self._generation = command.generation
         try:
+            spec = self._spec()
+            with COMMAND_SECONDS.time():
+                command = await self._ask_for(spec)
+            self._generation = command.generation
             await self._decided(command)
         except SpawnException as error:
             SPAWNS.labels(result=error.reason).inc()
