@@ -26,6 +26,8 @@ def jupyterhub_config(settings: HubSettings) -> Config:
     _timing(c)
     _spawner(c, settings)
     c.JupyterHub.services = services.services(settings)
+    # Long random tokens gain nothing from 16,384 rounds of hashing, which hold the hub up at each of their requests.
+    c.JupyterHub.trust_user_provided_tokens = services.tokens_are_strong(settings)
     c.JupyterHub.load_roles = services.roles(settings)
     c.JupyterHub.custom_scopes = services.CUSTOM_SCOPES
     return c

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from mlhub_hub.settings import HubSettings
+from mlhub_hub.settings import API_TOKEN_LENGTH, HubSettings
 
 AUTOMATION, CLEANUP, SSH_GATEWAY = "automation", "cleanup-service", "ssh-gateway"
 
@@ -47,6 +47,12 @@ def services(settings: HubSettings) -> list[dict[str, Any]]:
     if settings.ssh_gateway_hub_api_token is not None:
         found.append({"name": SSH_GATEWAY, "api_token": _value(settings.ssh_gateway_hub_api_token)})
     return found
+
+
+def tokens_are_strong(settings: HubSettings) -> bool:
+    """Whether no token in the configuration needs many rounds of hashing: all are long, and none is a user's own."""
+    are_long = all(len(service["api_token"]) >= API_TOKEN_LENGTH for service in services(settings))
+    return are_long and settings.user_config is None
 
 
 def roles(settings: HubSettings) -> list[dict[str, Any]]:
