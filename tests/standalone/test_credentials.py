@@ -72,3 +72,20 @@ def test_openssh_reads_the_keys(data: DataDir) -> None:
 def test_the_passwords_are_not_shown_by_accident(data: DataDir) -> None:
     made = credentials.make(data)
     assert made.nats_password not in repr(made)
+
+
+def test_a_given_secret_reaches_the_hub_alone_and_goes_when_it_is_taken_away(data: DataDir, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "mlhub_admin_password").write_text("of the admin\n")
+    (folder / "MLHUB_NATS_PASSWORD").write_text("of another bus")
+    credentials.make(data)
+    credentials.take_given(data, folder)
+    holders = [service for service, names in files(data).items() if "MLHUB_ADMIN_PASSWORD" in names]
+    assert holders == ["hub"]
+    copy = data.secrets("hub") / "MLHUB_ADMIN_PASSWORD"
+    assert copy.read_text() == "of the admin"
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert credentials.nats_password(data) != "of another bus"
+    credentials.take_given(data, None)
+    assert not copy.exists()

@@ -1,6 +1,10 @@
-"""A single-user server that starts in no time and can do nothing but answer: for tests that start many."""
+"""A single-user server that starts in no time and can do nothing but answer: for tests that start many.
+
+FAKE_DELAY: seconds before it listens.
+"""
 
 import os
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -24,6 +28,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
+    time.sleep(float(os.environ.get("FAKE_DELAY", "0")))
     url = urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
     ThreadingHTTPServer((url.hostname or "127.0.0.1", url.port or 80), Handler).serve_forever()
 

@@ -156,6 +156,16 @@ class Stack:
         if (process := self.process(component)) is not None:
             process.send(signal.SIGKILL)
 
+    def freeze(self, component: str) -> None:
+        """Have a component do nothing any more, without its end: nobody starts it again."""
+        if (process := self.process(component)) is not None:
+            process.send(signal.SIGSTOP)
+
+    def thaw(self, component: str) -> None:
+        """Have it go on."""
+        if (process := self.process(component)) is not None:
+            process.send(signal.SIGCONT)
+
     def kill_and_wait(self, component: str, *, within: float = 30) -> None:
         """kill -9 of one component, until another process has taken its place and all is well."""
         before = self.process(component)

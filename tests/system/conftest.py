@@ -1,4 +1,4 @@
-"""One stack for each module: starting it is what takes the time."""
+"""Few stacks for many tests: starting one is what takes the time."""
 
 import re
 from collections.abc import Generator, Iterator
@@ -36,9 +36,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def quick_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose workspaces start in no time, with room for two."""
+    """A stack whose workspaces start in no time, with room for two; each test leaves it empty."""
     folder = tmp_path_factory.mktemp("quick")
     with running_stack(folder, "--capacity", "2", MLHUB_SPAWNER_WORKER_COMMAND=FAKE_SERVER) as stack:
         yield stack

@@ -53,6 +53,7 @@ def test_it_can_be_started_again_and_lives_anew(quick_stack: Stack, expired: str
     assert record is not None
     assert record.expires_at is None
     quick_stack.hub.stop("alice")
+    wait_until(lambda: quick_stack.hub.is_gone("alice"), within=20)
 
 
 def _phase(stack: Stack, name: str) -> Phase | None:

@@ -26,6 +26,9 @@ READERS = {
 }
 """Which service reads which secret. The file is named like the variable that would set it."""
 
+GIVEN = {"MLHUB_ADMIN_PASSWORD": ("hub",), "MLHUB_API_TOKEN": ("hub",)}
+"""Secrets that are not made here but may be given, as files in the folder `MLHUB_SECRETS_DIR`, with their readers."""
+
 
 @dataclass(frozen=True)
 class Credentials:
@@ -52,6 +55,18 @@ def make(data: DataDir) -> Credentials:
         ssh_host_public=_key(host_key),
         gateway_public=_key(gateway_key),
     )
+
+
+def take_given(data: DataDir, folder: Path | None) -> None:
+    """Hand on what the person keeps as files in a folder; what is not there any more is given to nobody."""
+    files = {file.name.upper(): file for file in folder.iterdir()} if folder and folder.is_dir() else {}
+    for variable, readers in GIVEN.items():
+        for reader in readers:
+            copy = data.secrets(reader) / variable
+            if variable in files:
+                write_private(copy, files[variable].read_text().strip())
+            else:
+                copy.unlink(missing_ok=True)
 
 
 def nats_password(data: DataDir) -> str:

@@ -16,8 +16,9 @@ _KEPT = {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHEL
 _KEPT_PREFIXES = ("LC_", "SSL_CERT_", "MLHUB_")
 _KEPT_SETTINGS = {"HUB_NAME", "CLEANUP_INTERVAL_SECONDS", "REQUESTS_CA_BUNDLE"}
 
-_OURS = ("MLHUB_NATS_", "MLHUB_SECRETS_DIR", MARK)
-"""Prefixes of what is never taken from outside: the bus of this instance is its own."""
+_BUS = "MLHUB_NATS_"
+_OURS = (_BUS, "MLHUB_SECRETS_DIR", MARK)
+"""Prefixes of what is never passed on: the bus of this instance is its own, and each service has its own secrets."""
 
 _FOR_ONE = {
     "MLHUB_ADMIN_PASSWORD": {"hub"},
@@ -40,7 +41,9 @@ def environment_of(
 def remarks(instance: Instance, credentials: Credentials, person: Mapping[str, str]) -> list[str]:
     """What to tell of variables that are set where this launcher has values of its own."""
     ours = {name: value for service in _PARTS for name, value in computed(service, instance, credentials).items()}
-    unused = [f"{name} is set, but not used: this launcher runs a bus of its own" for name in person if _is_ours(name)]
+    unused = [
+        f"{name} is set, but not used: this launcher runs a bus of its own" for name in person if name.startswith(_BUS)
+    ]
     taken = [
         f"{name} is taken from your environment"
         for name, value in ours.items()

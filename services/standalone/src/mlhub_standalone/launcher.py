@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlhub_standalone import credentials, leftovers, nats_config, state_file
@@ -57,6 +58,8 @@ class Launcher:
         require_free(self._instance.ssh_port, self._instance.host, "--ssh-port")
         keep(self._instance)
         secrets = credentials.make(self._instance.data)
+        given = self._person.get("MLHUB_SECRETS_DIR")
+        credentials.take_given(self._instance.data, Path(given) if given else None)
         for remark in remarks(self._instance, secrets, self._person):
             say(f"  {remark}")
         await self._start_bus(secrets.nats_password)
