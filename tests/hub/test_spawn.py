@@ -48,6 +48,7 @@ async def test_the_generation_grows_over_stop_and_start(stage: Stage) -> None:
         await stage.api("POST", "/users/gwen/server", expect=202)
         await stage.until_ready("gwen")
         assert await stage.api.status("DELETE", "/users/gwen/server") == 204
+    assert {c.requester for c in stage.worker.commands if c.workspace.user == "gwen"} == {"service:automation"}
     generations = [c.generation for c in stage.worker.commands if c.workspace.user == "gwen"]
     kinds = [c.kind for c in stage.worker.commands if c.workspace.user == "gwen"]
     assert kinds == ["spawn", "stop", "spawn", "stop"]

@@ -79,6 +79,12 @@ class MLHub(JupyterHub):
             now=utc_now(),
         )
 
+    def init_proxy(self) -> None:
+        """The proxy's view of the world knows paths, no hosts."""
+        if self.subdomain_host:
+            self.exit("JupyterHub.subdomain_host: ML Hub serves everything under one host, without subdomains")
+        super().init_proxy()
+
     async def init_users(self) -> None:
         """Open the bus: configuration and database are there, spawners are not yet."""
         bus = await Bus.open(self.hub_settings.bus("hub"))

@@ -75,10 +75,6 @@ class Commands:
                 continue
             return
 
-    async def repeat(self, command: Command) -> None:
-        """Send a command again that the bus has lost; nothing happens if it has not, or has a newer one."""
-        await self._send(command)
-
     async def _issue(self, workspace: WorkspaceId, generation: int, build: Build) -> Command:
         for _ in range(_ATTEMPTS):
             if self._given[workspace.name] > generation:

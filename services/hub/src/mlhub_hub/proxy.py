@@ -62,20 +62,14 @@ class NatsProxy(Proxy):
         activity = last_activity(context.proxies.values())
         for record in context.workspaces.values():
             if record.phase is Phase.READY:
-                routes[self._spec_of(record)] = self._workspace_route(record, activity.get(record.name))
+                routes[record.base_url] = self._workspace_route(record, activity.get(record.name))
         return routes
-
-    def _spec_of(self, record: WorkspaceRecord) -> str:
-        # Only with a host for each user does JupyterHub want to see the host in the route.
-        if not self.host_routing:
-            return record.base_url
-        return f"{self.app.subdomain_hook(record.workspace.user, self.app.domain, kind='user')}{record.base_url}"
 
     def _workspace_route(self, record: WorkspaceRecord, last: str | None) -> dict[str, Any]:
         data = {"user": record.workspace.user, "server_name": record.workspace.server}
         if last is not None:
             data["last_activity"] = last
-        return {"routespec": self._spec_of(record), "target": self._context.settings.probe_url, "data": data}
+        return {"routespec": record.base_url, "target": self._context.settings.probe_url, "data": data}
 
     async def _applied(self, routespec: str, user: str, server: str) -> None:
         context = self._context

@@ -11,6 +11,7 @@ from tornado import web
 from mlhub_hub import modes, options
 from mlhub_hub.adoption import cancel_spawn
 from mlhub_hub.context import SETTINGS_KEY, HubContext
+from mlhub_hub.requester import note_requester, requester
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.options import split_secrets
@@ -75,6 +76,7 @@ class WorkspaceHandler(UserServerAPIHandler):
     @needs_scope("delete:servers")
     async def delete(self, user_name: str, server_name: str = "") -> None:
         """Stop a workspace, and remove it if asked to."""
+        note_requester(self)
         body = self.get_json_body()
         if isinstance(body, dict) and body.get("remove"):
             modes.check_delete(self.mlhub, self, user_name)
@@ -110,12 +112,13 @@ class UserHandler(UserAPIHandler):
     @needs_scope("delete:users")
     async def delete(self, user_name: str) -> None:
         """Stop all workspaces of a user, then delete him with all he has."""
+        note_requester(self)
         user = self.find_user(user_name)
         if user is not None and user.name != self.current_user.name:
             # JupyterHub stops the default server only, and fails half-way with any other still up.
             await asyncio.gather(*(self._stop(spawner) for spawner in list(user.spawners.values()) if spawner.active))
         await super().delete(user_name)
-        self.mlhub.bus.run(self._tell_deleted(user_name, self.current_user.name))
+        self.mlhub.bus.run(self._tell_deleted(user_name, requester()))
 
     @needs_scope("admin:users")
     async def patch(self, user_name: str) -> None:
@@ -139,7 +142,7 @@ class UserHandler(UserAPIHandler):
             raise web.HTTPError(400, message) from None
 
     async def _tell_deleted(self, user_name: str, by: str) -> None:
-        event = Event(kind=EventKind.USER_DELETED, user=user_name, requester=f"user:{by}")
+        event = Event(kind=EventKind.USER_DELETED, user=user_name, requester=by)
         backoff = Backoff(first=0.2, most=10)
         while True:
             try:

@@ -18,6 +18,7 @@ from mlhub_hub.context import HubContext
 from mlhub_hub.following import follow
 from mlhub_hub.metrics import COMMAND_SECONDS, SPAWNS
 from mlhub_hub.progress import progress_of
+from mlhub_hub.requester import requester, requester_of
 from mlhub_hub.secret_values import SecretValuesMissing
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace, StopWorkspace
 from mlhub_shared.contracts.events import Event, EventKind
@@ -83,7 +84,7 @@ class BusSpawner(Spawner):
             with COMMAND_SECONDS.time():
                 command = await self._ask_for(spec)
             self._generation = command.generation
-            await self._decided(command)
+            await self._decided()
         except SpawnException as error:
             SPAWNS.labels(result=error.reason).inc()
             raise
@@ -101,7 +102,7 @@ class BusSpawner(Spawner):
         self._generation = max(generations, default=0)
         log.info("spawn.adopted", workspace=self.workspace.name, generation=self._generation)
         try:
-            is_decided = await adopt(self, self._decided(command if isinstance(command, SpawnWorkspace) else None))
+            is_decided = await adopt(self, self._decided())
         finally:
             is_up = self.record is not None and self.record.phase is Phase.READY
         # Nobody is to wait for a workspace that will not come: the hub itself answers the check at once.
@@ -138,12 +139,12 @@ class BusSpawner(Spawner):
         with suppress(MLHubError):
             if self.record is None and await self.mlhub.commands.last(self.workspace) is None:
                 return
-        generation = 0
+        generation, wanted_by = 0, self._requester()
 
         async def build(given: int) -> Command:
             nonlocal generation
             generation = given
-            return StopWorkspace(workspace=self.workspace, generation=given, requester=self._requester())
+            return StopWorkspace(workspace=self.workspace, generation=given, requester=wanted_by)
 
         delivery = self.mlhub.bus.run(self.mlhub.commands.deliver(self.workspace, build))
         await asyncio.wait([delivery], timeout=STOPPED_WITHIN.total_seconds())
@@ -158,11 +159,11 @@ class BusSpawner(Spawner):
 
     async def delete_forever(self) -> None:
         """Have nothing left of the workspace; safe to repeat."""
+        workspace, context, wanted_by = self.workspace, self.mlhub, self._requester()
 
         async def build(generation: int) -> Command:
-            return DeleteWorkspace(workspace=self.workspace, generation=generation, requester=self._requester())
+            return DeleteWorkspace(workspace=workspace, generation=generation, requester=wanted_by)
 
-        workspace, context = self.workspace, self.mlhub
         with suppress(MLHubError):
             if self.record is None and await context.commands.last(workspace) is None:
                 await context.secret_values.forget(workspace)
@@ -188,7 +189,7 @@ class BusSpawner(Spawner):
             raise SpawnException(str(error), reason="invalid") from None
 
     async def _ask_for(self, spec: WorkspaceSpec) -> SpawnWorkspace:
-        context, workspace, requester = self.mlhub, self.workspace, self._requester()
+        context, workspace, wanted_by = self.mlhub, self.workspace, self._requester()
 
         async def build(generation: int) -> Command:
             command = SpawnWorkspace(
@@ -196,13 +197,13 @@ class BusSpawner(Spawner):
                 generation=generation,
                 base_url=self.server.base_url,
                 spec=spec,
-                requester=requester,
+                requester=wanted_by,
             )
             requested = Event(
                 kind=EventKind.WORKSPACE_REQUESTED,
                 workspace=workspace,
                 generation=generation,
-                requester=requester,
+                requester=wanted_by,
                 correlation_id=command.correlation_id,
                 message="Requested",
                 progress=0,
@@ -232,9 +233,9 @@ class BusSpawner(Spawner):
         assert isinstance(command, SpawnWorkspace)  # noqa: S101
         return command
 
-    async def _decided(self, command: SpawnWorkspace | None) -> None:
+    async def _decided(self) -> None:
         while True:
-            record = await follow(self.mlhub, self.workspace, self._generation, command)
+            record = await follow(self.mlhub, self.workspace, self._generation)
             _raise_unless_ready(record)
             # JupyterHub gives up on a server that does not answer in seconds. A proxy that is just starting must not
             # cost a workspace, so the hub looks first, for as long as the workspace is ready.
@@ -249,10 +250,7 @@ class BusSpawner(Spawner):
         return True
 
     def _requester(self) -> str:
-        user = self.handler.current_user if self.handler else None
-        if user is None:
-            return "service:hub"
-        return f"{'user' if getattr(user, 'kind', 'user') == 'user' else 'service'}:{user.name}"
+        return requester_of(self.handler) if self.handler else requester()
 
 
 def _is_up(record: WorkspaceRecord) -> bool:
@@ -262,7 +260,10 @@ def _is_up(record: WorkspaceRecord) -> bool:
 def _raise_unless_ready(record: WorkspaceRecord | None) -> None:
     if record is not None and record.phase is Phase.READY:
         return
-    if record is None or record.wanted is not Wanted.RUNNING or record.phase is not Phase.FAILED:
+    if record is None:
+        message = "Nothing is known of the workspace any more: it was deleted, or the bus lost it. Start it again."
+        raise SpawnException(message, reason="gone", status_code=503)
+    if record.wanted is not Wanted.RUNNING or record.phase is not Phase.FAILED:
         raise SpawnException("The workspace was stopped before it was ready.", reason="stopped", status_code=409)
     reason = record.reason or "failed"
     raise SpawnException(

@@ -45,9 +45,10 @@ class Watch:
         else:
             context.missing_since.pop(name, None)
         spawner = context.spawners.get(name)
-        if spawner is None:
+        if spawner is None or not spawner.active:
             if record is not None and record.phase is Phase.READY:
-                log.debug("workspace.not_in_hand", workspace=name)
+                # A wish to stop it may have been lost with the bus, or the hub's database with its servers.
+                log.warning("workspace.not_in_hand", workspace=name)
             return
         if record is None or not record.phase.is_active:
             self._look_at(name, after=0)

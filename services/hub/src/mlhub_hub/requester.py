@@ -1,0 +1,25 @@
+"""Who wants what happens now, for the audit stream; kept over the tasks that a request starts."""
+
+from contextvars import ContextVar
+
+from jupyterhub.handlers import BaseHandler
+
+_REQUESTER: ContextVar[str] = ContextVar("requester", default="service:hub")
+
+
+def note_requester(handler: BaseHandler) -> None:
+    """What follows from here is done for whoever makes this request."""
+    _REQUESTER.set(requester_of(handler))
+
+
+def requester() -> str:
+    """For whom this is done; the hub itself where nobody asked."""
+    return _REQUESTER.get()
+
+
+def requester_of(handler: BaseHandler) -> str:
+    """Who makes this request."""
+    user = handler.current_user
+    if user is None:
+        return _REQUESTER.get()
+    return f"{'user' if getattr(user, 'kind', '') == 'user' else 'service'}:{user.name}"
