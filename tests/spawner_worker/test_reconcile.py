@@ -105,6 +105,24 @@ async def test_what_should_not_run_here_is_stopped(
         assert scripted.running() == set()
 
 
+async def test_a_worker_with_another_name_on_the_same_directory_keeps_what_it_had(
+    nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, people: People
+) -> None:
+    bob = workspace("bob").name
+    async with working(nats_server, tmp_path / "w", scripted):
+        for user in ("alice", "bob"):
+            await people.send(spawn(user, generation=10))
+            await people.reaches(workspace(user).name, Phase.READY)
+        await people.send(stop("bob", generation=20))
+        await people.reaches(bob, Phase.STOPPED)
+    async with working(nats_server, tmp_path / "w", scripted, node="renamed"):
+        assert (await people.reaches(ALICE, Phase.READY)).node == "renamed"
+        assert scripted.running() == {ALICE}
+        await people.send(spawn("bob", generation=30), node="renamed")
+        assert (await people.reaches(bob, Phase.READY)).node == "renamed"
+    assert scripted.calls["start", ALICE] == 1
+
+
 async def test_an_event_that_a_crash_swallowed_is_made_up_for(
     nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, bus: Bus, people: People
 ) -> None:

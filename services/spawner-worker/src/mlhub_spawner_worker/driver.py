@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import structlog
+from pydantic import ValidationError
 
 from mlhub_shared.bus import Bus
 from mlhub_shared.bus.backoff import Backoff
@@ -21,6 +22,7 @@ from mlhub_spawner_worker.ending import end
 from mlhub_spawner_worker.lifecycle import Answered, DiedWithHost, Due, Exited, Failed, Gone, Observation, Started
 from mlhub_spawner_worker.probe import FIRST_DELAY, MOST_DELAY, Probe
 from mlhub_spawner_worker.records import RecordStore
+from mlhub_spawner_worker.telling import Teller, progress_event
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,7 @@ class Tools:
 
     bus: Bus
     store: RecordStore
+    teller: Teller
     backend: Backend
     probe: Probe
     clock: Clock
@@ -57,13 +60,11 @@ class Tools:
 class Driver:
     """Follows one record. The only one on its node that tells the backend what to do with that workspace."""
 
-    def __init__(self, name: str, tools: Tools, *, doubtful: bool = False) -> None:
+    def __init__(self, name: str, tools: Tools) -> None:
         self._name, self._tools = name, tools
         self._store, self._backend = tools.store, tools.backend
         self._poked = asyncio.Event()
         self._remembered: WorkspaceRecord | None = None
-        # Its last change may have been cut off before it was told, by this worker's predecessor too.
-        self._doubtful = doubtful
         self._steps: dict[Due, Callable[[WorkspaceRecord], Coroutine[None, None, Observation]]] = {
             Due.START: self._start,
             Due.PROBE: self._probe,
@@ -91,14 +92,11 @@ class Driver:
                 await self._keep_beside(record)
                 if record is None or due is Due.NOTHING:
                     return
-                await self._make_sure_it_was_told(record)
                 await self._step(record, due)
             except Temporary as error:
-                self._doubtful = True
                 log.info("workspace.retry", workspace=self._name, why=str(error))
                 await backoff.sleep()
             except Exception:
-                self._doubtful = True
                 log.exception("workspace.step_failed", workspace=self._name)
                 await backoff.sleep()
             else:
@@ -158,11 +156,6 @@ class Driver:
             await self._backend.remember(record)
             self._remembered = record
 
-    async def _make_sure_it_was_told(self, record: WorkspaceRecord) -> None:
-        if self._doubtful:
-            await self._store.ensure_told(record)
-            self._doubtful = False
-
     # The steps
 
     async def _start(self, record: WorkspaceRecord) -> Observation:
@@ -170,7 +163,7 @@ class Driver:
         try:
             job = Job(record, await self._secrets(record))
             await _within(times.prepare, self._backend.prepare(job, self._reporter(record)), "preparing")
-            await self._store.progress(record, lifecycle.LAUNCHING, "Starting")
+            await self._report(record, lifecycle.LAUNCHING, "Starting")
             running = await _within(times.start, self._backend.start(job), "starting")
         except NotFound as error:
             return Failed(Reason.SECRETS_LOST, str(error))
@@ -248,9 +241,12 @@ class Driver:
     def _reporter(self, record: WorkspaceRecord) -> Callable[[int, str], Awaitable[None]]:
         async def report(percent: int, message: str) -> None:
             span = lifecycle.LAUNCHING - lifecycle.CLAIMED
-            await self._store.progress(record, lifecycle.CLAIMED + span * percent // 100, message)
+            await self._report(record, lifecycle.CLAIMED + span * percent // 100, message)
 
         return report
+
+    async def _report(self, record: WorkspaceRecord, percent: int, message: str) -> None:
+        await self._tools.teller.tell(self._name, progress_event(record, percent, message))
 
 
 async def forget_secrets(bus: Bus, name: str, *, up_to: int) -> None:
@@ -265,8 +261,15 @@ async def forget_commands(bus: Bus, pool: str, name: str, node: str | None, up_t
     for place in {None, node}:
         subject = bus.subjects.command(pool, name, place)
         raw = await bus.connection.last(bus.subjects.commands, subject)
-        if raw is not None and decode_command(raw.data).generation <= up_to:
+        if raw is not None and _generation(raw.data) <= up_to:
             await bus.forget_commands(subject, up_to=raw.sequence)
+
+
+def _generation(data: bytes) -> int:
+    try:
+        return decode_command(data).generation
+    except ValidationError:
+        return 0  # Nobody can follow it: it may go with the rest.
 
 
 class _TookTooLong(Permanent):

@@ -22,6 +22,9 @@ FAILURES = frozenset({Reason.LOST, Reason.INVALID, Reason.TIMEOUT, Reason.BACKEN
 CLAIMED, LAUNCHING, STARTED, READY = 10, 40, 60, 100
 """Percent of the way to ready."""
 
+_KILLED = -9
+"""Exit code of what could not refuse its end."""
+
 CLOCKS_DIFFER = timedelta(seconds=30)
 """An expiry that lies further ahead than this was put off after the stop had been sent."""
 
@@ -346,7 +349,9 @@ def _exited(record: WorkspaceRecord, seen: Exited, now: datetime) -> WorkspaceRe
 def _end_in_words(code: int | None) -> str:
     if code is None:
         return "It ended by itself; its exit code is not known"
-    return f"It was killed by signal {-code}" if code < 0 else f"It ended with exit code {code}"
+    if code == _KILLED:
+        return "It was killed (signal 9), as happens when its memory runs out"
+    return f"It was ended by signal {-code}" if code < 0 else f"It ended with exit code {code}"
 
 
 def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord | None:

@@ -1,7 +1,7 @@
 """What others ask a worker."""
 
 from mlhub_shared.bus import Table
-from mlhub_shared.contracts.events import EventKind
+from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.options import Policy
 from mlhub_shared.contracts.queries import (
     DescribeWorkspace,
@@ -70,14 +70,16 @@ class Queries:
         if is_new:
             until = query.expires_at.isoformat() if query.expires_at else None
             message = f"Extended until {until}" if until else "Extended for good"
-            await self._tools.store.tell(
-                record,
-                EventKind.WORKSPACE_EXTENDED,
-                message,
+            event = Event(
+                kind=EventKind.WORKSPACE_EXTENDED,
+                workspace=record.workspace,
+                generation=record.generation,
+                message=message,
                 requester=query.requester,
                 correlation_id=query.correlation_id,
                 detail={"expires_at": until},
             )
+            await self._tools.teller.tell(record.name, event)
         return record
 
     def _check(self, query: ExtendWorkspace) -> None:

@@ -20,6 +20,7 @@ from mlhub_spawner_worker.backends.base import Found
 from mlhub_spawner_worker.driver import Tools
 from mlhub_spawner_worker.lifecycle import Started
 from mlhub_spawner_worker.records import Decide
+from mlhub_spawner_worker.telling import SELF
 from mlhub_spawner_worker.workspaces import Workspaces
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,8 @@ class Reconciler:
             name = found.record.name
             # After an outage the table still shows what it knew before.
             record = (self._tools.store.known(name) if is_first else None) or await self._tools.store.get(name)
+            if record is not None and found.record.node == record.node != self._tools.node:
+                record = await self._take_over(record)
             if record is None:
                 lost.append(found)
             elif found.running is not None:
@@ -88,7 +91,25 @@ class Reconciler:
         elif is_first and record.phase in {Phase.STARTING, Phase.READY}:
             log.info("reconcile.adopted", workspace=record.name)
             metrics.RECONCILED.labels(action="adopted").inc()
-            await self._tools.store.tell(record, EventKind.WORKSPACE_ADOPTED, "Found running by a new worker")
+            event = Event(
+                kind=EventKind.WORKSPACE_ADOPTED,
+                workspace=record.workspace,
+                generation=record.generation,
+                message="Found running by a new worker",
+                requester=SELF,
+                detail={"node": record.node},
+            )
+            await self._tools.teller.tell(record.name, event)
+
+    async def _take_over(self, record: WorkspaceRecord) -> WorkspaceRecord | None:
+        """Make a record this node's: the worker of this very directory had another name before."""
+        before, now = record.node, self._tools.node
+        log.warning("reconcile.renamed", workspace=record.name, before=before, node=now)
+        metrics.RECONCILED.labels(action="renamed").inc()
+        return await self._tools.store.change(
+            record.name,
+            lambda current: current.model_copy(update={"node": now}) if current and current.node == before else current,
+        )
 
     def _does_not_belong(self, record: WorkspaceRecord) -> bool:
         return record.node != self._tools.node or not record.phase.takes_room
@@ -108,16 +129,17 @@ class Reconciler:
             Event(
                 kind=EventKind.STORE_REBUILT,
                 message=message,
-                requester="service:spawner-worker",
+                requester=SELF,
                 detail={"node": self._tools.node, "workspaces": len(lost)},
             )
         )
 
     async def _take_up(self, record: WorkspaceRecord, *, is_first: bool) -> None:
-        self._workspaces.wake(record.name, doubtful=is_first)
+        # Told before it moves on: a predecessor may have been cut off between the record and its event.
         age = self._tools.clock() - record.phase_since
-        if is_first and not record.phase.takes_room and age < _RECENT:
+        if is_first and (record.phase.takes_room or age < _RECENT):
             await self._tools.store.ensure_told(record)
+        self._workspaces.wake(record.name)
 
 
 def _unless_there(restored: WorkspaceRecord) -> Decide:

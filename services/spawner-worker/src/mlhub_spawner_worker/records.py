@@ -1,31 +1,14 @@
-"""The workspaces' records on the bus: changed by compare-and-set, each change told in the audit stream."""
+"""The workspaces' records on the bus: changed by compare-and-set, each change of phase told in the audit stream."""
 
-import contextlib
-import hashlib
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-
-import structlog
+from collections.abc import Callable
 
 from mlhub_shared.bus import Bus, Entry, Table
-from mlhub_shared.contracts.events import Detail, Event, EventKind
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
-from mlhub_shared.errors import BusUnavailable, Conflict
-
-log = structlog.get_logger(__name__)
+from mlhub_shared.errors import Conflict
+from mlhub_spawner_worker.telling import Teller, deletion_event, phase_event
 
 Decide = Callable[[WorkspaceRecord | None], WorkspaceRecord | None]
 """From the record as it is to the record as it shall be; None: there is none. Called again after a conflict."""
-
-_KINDS = {
-    Phase.QUEUED: EventKind.WORKSPACE_QUEUED,
-    Phase.PREPARING: EventKind.WORKSPACE_PREPARING,
-    Phase.STARTING: EventKind.WORKSPACE_STARTING,
-    Phase.READY: EventKind.WORKSPACE_READY,
-    Phase.STOPPING: EventKind.WORKSPACE_STOPPING,
-    Phase.STOPPED: EventKind.WORKSPACE_STOPPED,
-    Phase.FAILED: EventKind.WORKSPACE_FAILED,
-}
 
 
 class RecordStore:
@@ -36,9 +19,8 @@ class RecordStore:
     remind anybody.
     """
 
-    def __init__(self, bus: Bus, table: Table[WorkspaceRecord], *, requester: str) -> None:
-        self._bus, self._bucket, self._table = bus, bus.workspaces, table
-        self._requester = requester
+    def __init__(self, bus: Bus, table: Table[WorkspaceRecord], teller: Teller) -> None:
+        self._bucket, self._table, self._teller = bus.workspaces, table, teller
         self._ahead: dict[str, Entry[WorkspaceRecord]] = {}
         self._busy: set[str] = set()
         self._watchers: list[Callable[[str], None]] = []
@@ -99,7 +81,7 @@ class RecordStore:
             if new == old:
                 return old
             if old is not None and _is_erased(old, new):
-                await self._bus.emit(deletion_event(old, requester=self._requester))
+                await self._teller.tell_first(name, deletion_event(old))
             try:
                 await self._write(name, entry, new)
             except Conflict:
@@ -110,53 +92,14 @@ class RecordStore:
         for watcher in self._watchers:
             watcher(name)
         if new is not None and _is_news(old, new):
-            await self._bus.emit(phase_event(new))
+            await self._teller.tell(name, phase_event(new))
         return new
 
     async def ensure_told(self, record: WorkspaceRecord) -> None:
         """Tell the record's phase if a crash kept it from being told."""
         event = phase_event(record)
-        subjects = self._bus.subjects
-        last = await self._bus.connection.last(subjects.events, subjects.event(event.kind, record.name))
-        if last is None or Event.model_validate_json(last.data).id != event.id:
-            await self._bus.emit(event)
-
-    async def tell(
-        self,
-        record: WorkspaceRecord,
-        kind: EventKind,
-        message: str,
-        *,
-        requester: str | None = None,
-        correlation_id: str | None = None,
-        detail: dict[str, Detail] | None = None,
-    ) -> None:
-        """Tell something of a workspace that is no change of phase; the bus being away is no reason to fail."""
-        event = Event(
-            kind=kind,
-            workspace=record.workspace,
-            generation=record.generation,
-            message=message,
-            requester=requester or self._requester,
-            correlation_id=correlation_id or record.correlation_id or "none",
-            detail={"node": record.node, **(detail or {})},
-        )
-        with _unless_away(kind):
-            await self._bus.emit(event)
-
-    async def progress(self, record: WorkspaceRecord, percent: int, message: str) -> None:
-        """Tell how far a start is."""
-        event = Event(
-            kind=EventKind.WORKSPACE_PROGRESSED,
-            workspace=record.workspace,
-            generation=record.generation,
-            message=message,
-            progress=percent,
-            requester=record.requester,
-            correlation_id=record.correlation_id or "none",
-        )
-        with _unless_away(event.kind):
-            await self._bus.emit(event)
+        if not await self._teller.was_told(event, record.name):
+            await self._teller.tell(record.name, event)
 
     async def _write(self, name: str, entry: Entry[WorkspaceRecord] | None, new: WorkspaceRecord | None) -> None:
         if new is None:
@@ -168,45 +111,6 @@ class RecordStore:
         else:
             revision = await self._bucket.update(name, new, last=entry.revision)
         self._ahead[name] = Entry(new, revision)
-
-
-def phase_event(record: WorkspaceRecord) -> Event:
-    """The event of a record's phase; made again from the same record it has the same id."""
-    detail: dict[str, Detail] = {"node": record.node, "pool": record.pool}
-    if record.reason is not None:
-        detail["reason"] = record.reason.value
-    return Event(
-        id=_event_id(record, record.phase.value, str(record.generation)),
-        at=record.phase_since,
-        kind=_KINDS[record.phase],
-        workspace=record.workspace,
-        generation=record.generation,
-        message=record.message,
-        progress=record.progress if record.phase.is_active else None,
-        requester=record.requester or "service:spawner-worker",
-        correlation_id=record.correlation_id or "none",
-        detail=detail,
-    )
-
-
-def deletion_event(record: WorkspaceRecord, *, requester: str) -> Event:
-    """The event of a deletion that has been carried out."""
-    return Event(
-        id=_event_id(record, "deleted"),
-        at=datetime.now(UTC),
-        kind=EventKind.WORKSPACE_DELETED,
-        workspace=record.workspace,
-        generation=record.generation,
-        message="Deleted, with its data",
-        requester=record.requester or requester,
-        correlation_id=record.correlation_id or "none",
-        detail={"node": record.node},
-    )
-
-
-def _event_id(record: WorkspaceRecord, *parts: str) -> str:
-    text = "/".join((record.name, record.phase_since.isoformat(), *parts))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _is_erased(old: WorkspaceRecord, new: WorkspaceRecord | None) -> bool:
@@ -221,11 +125,3 @@ def _is_news(old: WorkspaceRecord | None, new: WorkspaceRecord) -> bool:
     if old is None or new.phase is not old.phase or new.phase_since != old.phase_since:
         return True
     return new.generation != old.generation and new.phase.is_active
-
-
-@contextlib.contextmanager
-def _unless_away(kind: EventKind) -> Iterator[None]:
-    try:
-        yield
-    except BusUnavailable as error:
-        log.warning("event.not_told", kind=kind.value, error=str(error))

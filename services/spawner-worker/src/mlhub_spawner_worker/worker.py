@@ -19,6 +19,7 @@ from mlhub_spawner_worker.queries import Queries
 from mlhub_spawner_worker.reconcile import Reconciler
 from mlhub_spawner_worker.records import RecordStore
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
+from mlhub_spawner_worker.telling import Teller
 from mlhub_spawner_worker.workspaces import Workspaces
 
 _PATIENCE = timedelta(seconds=3)
@@ -42,9 +43,11 @@ class Worker:
         self._place = Place(settings.pool, settings.node)
         self._table = bus.start_table(bus.workspaces)
         policy = settings.policy(images_allowed=backend.images_allowed, gpus_allowed=backend.gpus_allowed)
+        self._teller = Teller(bus)
         self._tools = Tools(
             bus=bus,
-            store=RecordStore(bus, self._table, requester=f"service:{runtime.service}"),
+            store=RecordStore(bus, self._table, self._teller),
+            teller=self._teller,
             backend=backend,
             probe=probe,
             clock=runtime.clock,
@@ -69,6 +72,7 @@ class Worker:
         runtime.keep_running("reconcile", self.reconciler.run)
         runtime.keep_running("line", self._when_reconciled(self.workspaces.serve_line))
         runtime.keep_running("records", self._when_reconciled(self.workspaces.follow_records))
+        runtime.keep_running("telling", self._teller.run)
         runtime.keep_running("lease", self._when_reconciled(self._lease.run))
         self._tasks.append(asyncio.ensure_future(self._open_doors()))
         self._tools.store.on_change(self._tell_of_load)

@@ -19,6 +19,7 @@ from mlhub_spawner_worker.driver import Driver, Tools, forget_commands, forget_s
 from mlhub_spawner_worker.ending import end
 from mlhub_spawner_worker.lifecycle import Due, Forget, HandOn, Ignored, Outcome, Place, Write
 from mlhub_spawner_worker.records import RecordStore
+from mlhub_spawner_worker.telling import SELF
 
 log = structlog.get_logger(__name__)
 
@@ -59,8 +60,9 @@ class Workspaces:
             # It was overtaken, and what overtook it is over already: taken up now it would bring back the dead.
             metrics.COMMANDS.labels(kind=command.kind, outcome="Overtaken").inc()
             return
-        # One spawn at a time looks for room; a stop never waits for that.
-        async with self._room if isinstance(command, SpawnWorkspace) else contextlib.nullcontext():
+        # One spawn at a time looks for room, where there is an end to it; a stop never waits for that.
+        is_scarce = self._capacity is not None and isinstance(command, SpawnWorkspace)
+        async with self._room if is_scarce else contextlib.nullcontext():
             outcome, record = await self._apply(command, delivery.sequence)
         metrics.COMMANDS.labels(kind=command.kind, outcome=type(outcome).__name__).inc()
         match outcome:
@@ -85,7 +87,7 @@ class Workspaces:
                 workspace=command.workspace if command else None,
                 generation=command.generation if command else None,
                 message=message,
-                requester=command.requester if command else "service:spawner-worker",
+                requester=command.requester if command else SELF,
                 detail={"subject": delivery.subject, "sequence": delivery.sequence},
             )
         )
@@ -138,8 +140,8 @@ class Workspaces:
         if not await end([task for _, task in self._drivers.values()], within=_PATIENCE):
             log.warning("worker.drivers_left")
 
-    def wake(self, name: str, *, doubtful: bool = False) -> None:
-        """Have a driver look at a record; `doubtful` if its last change may not have been told."""
+    def wake(self, name: str) -> None:
+        """Have a driver look at a record."""
         if self._is_ending:
             return
         if name in self._drivers:
@@ -147,7 +149,7 @@ class Workspaces:
             return
         if lifecycle.due(self._store.known(name), self._place.node) is Due.NOTHING:
             return
-        driver = Driver(name, self._tools, doubtful=doubtful)
+        driver = Driver(name, self._tools)
         self._drivers[name] = driver, asyncio.ensure_future(self._drive(name, driver))
 
     @property

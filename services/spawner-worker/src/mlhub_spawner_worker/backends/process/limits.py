@@ -118,6 +118,7 @@ class Cgroups:
                 time.sleep(_PAUSE)
             with contextlib.suppress(OSError):
                 folder.rmdir()
+                folder.parent.rmdir()  # Refused while it holds another workspace's.
 
     def usage(self, name: str) -> tuple[float | None, int | None]:
         """Of all its processes together."""

@@ -1,0 +1,133 @@
+"""What happens to workspaces, told in the audit stream: each thing once, and those of one workspace in order."""
+
+import asyncio
+import hashlib
+from collections import defaultdict, deque
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from mlhub_shared.bus import Bus
+from mlhub_shared.contracts.events import Detail, Event, EventKind
+from mlhub_shared.contracts.message import new_id
+from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
+from mlhub_shared.errors import BusUnavailable
+
+log = structlog.get_logger(__name__)
+
+KINDS = {
+    Phase.QUEUED: EventKind.WORKSPACE_QUEUED,
+    Phase.PREPARING: EventKind.WORKSPACE_PREPARING,
+    Phase.STARTING: EventKind.WORKSPACE_STARTING,
+    Phase.READY: EventKind.WORKSPACE_READY,
+    Phase.STOPPING: EventKind.WORKSPACE_STOPPING,
+    Phase.STOPPED: EventKind.WORKSPACE_STOPPED,
+    Phase.FAILED: EventKind.WORKSPACE_FAILED,
+}
+
+SELF = "service:spawner-worker"
+"""Requester of what the worker does of its own accord."""
+
+_PATIENCE = timedelta(seconds=5)
+"""For one event, before it is kept for later."""
+
+_LATER = 3
+"""Seconds between two attempts to tell what could not be told."""
+
+
+class Teller:
+    """Tells events; what the bus does not take now it gets later, in order."""
+
+    def __init__(self, bus: Bus, *, patience: timedelta = _PATIENCE) -> None:
+        self._bus, self._patience = bus, patience
+        self._untold: dict[str, deque[Event]] = defaultdict(deque)
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def tell(self, name: str, event: Event) -> None:
+        """Tell an event of a workspace, now or when the bus is back."""
+        self._untold[name].append(event)
+        try:
+            await self._flush(name)
+        except BusUnavailable as error:
+            log.warning("event.not_told_yet", workspace=name, kind=event.kind, error=str(error))
+
+    async def tell_first(self, name: str, event: Event) -> None:
+        """Tell an event before what it tells of is final; BusUnavailable if it can't be told now."""
+        await self._flush(name)
+        await self._bus.emit(event)
+
+    async def was_told(self, event: Event, name: str) -> bool:
+        """Whether the last event of this kind is this very one."""
+        subjects = self._bus.subjects
+        last = await self._bus.connection.last(subjects.events, subjects.event(event.kind, name))
+        return last is not None and Event.model_validate_json(last.data).id == event.id
+
+    async def run(self) -> None:
+        """Tell what could not be told, until cancelled."""
+        while True:
+            await asyncio.sleep(_LATER)
+            for name in list(self._untold):
+                try:
+                    await self._flush(name)
+                except BusUnavailable:
+                    break
+
+    async def _flush(self, name: str) -> None:
+        async with self._locks[name]:
+            waiting = self._untold[name]
+            while waiting:
+                await self._bus.emit(waiting[0], patience=self._patience)
+                waiting.popleft()
+            del self._untold[name]
+
+
+def phase_event(record: WorkspaceRecord) -> Event:
+    """The event of a record's phase; made again from the same record it has the same id."""
+    detail: dict[str, Detail] = {"node": record.node, "pool": record.pool}
+    if record.reason is not None:
+        detail["reason"] = record.reason.value
+    return Event(
+        id=_event_id(record, record.phase.value, str(record.generation)),
+        at=record.phase_since,
+        kind=KINDS[record.phase],
+        workspace=record.workspace,
+        generation=record.generation,
+        message=record.message,
+        progress=record.progress if record.phase.is_active else None,
+        requester=record.requester or SELF,
+        correlation_id=record.correlation_id or new_id(),
+        detail=detail,
+    )
+
+
+def deletion_event(record: WorkspaceRecord) -> Event:
+    """The event of a deletion that has been carried out; made again it has the same id."""
+    return Event(
+        id=_event_id(record, "deleted"),
+        at=datetime.now(UTC),
+        kind=EventKind.WORKSPACE_DELETED,
+        workspace=record.workspace,
+        generation=record.generation,
+        message="Deleted, with its data",
+        requester=record.requester or SELF,
+        correlation_id=record.correlation_id or new_id(),
+        detail={"node": record.node},
+    )
+
+
+def progress_event(record: WorkspaceRecord, percent: int, message: str) -> Event:
+    """How far a start is."""
+    return Event(
+        kind=EventKind.WORKSPACE_PROGRESSED,
+        workspace=record.workspace,
+        generation=record.generation,
+        message=message,
+        progress=percent,
+        requester=record.requester or SELF,
+        correlation_id=record.correlation_id or new_id(),
+    )
+
+
+def _event_id(record: WorkspaceRecord, *parts: str) -> str:
+    text = "/".join((record.name, record.phase_since.isoformat(), *parts))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
