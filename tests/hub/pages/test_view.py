@@ -66,6 +66,15 @@ def test_a_start_that_no_worker_has_seen_yet_does_not_show_the_last_run() -> Non
     assert shown.can == {"watch", "cancel"}
 
 
+def test_a_start_that_never_reached_a_worker_says_why() -> None:
+    server = Server("alice", "gpu1", was_started=True, failure="The hub can't reach its message bus.")
+    for known in (None, record(phase=Phase.STOPPED, reason=Reason.EXPIRED)):
+        shown = row(known, server)
+        assert (shown.status.word, shown.status.sentence) == ("Failed", server.failure)
+        assert "retry" in shown.can
+    assert row(record(phase=Phase.FAILED, message="Exit code 1."), server).status.sentence == "Exit code 1."
+
+
 def test_what_is_being_stopped_offers_nothing() -> None:
     shown = row(record(phase=Phase.READY), Server("alice", "gpu1", pending="stop"))
     assert (shown.status.word, shown.can) == ("Stopping", frozenset())

@@ -36,6 +36,8 @@ class Server:
     """`spawn`, `stop` ... while JupyterHub is at it."""
     last_activity: datetime | None = None
     was_started: bool = False
+    failure: str = ""
+    """Why the hub could not even ask for the last start."""
 
     @property
     def title(self) -> str:
@@ -121,6 +123,8 @@ def status_of(record: WorkspaceRecord | None, server: Server, *, position: int |
 
 
 def _status_at_rest(record: WorkspaceRecord | None, server: Server) -> Status:
+    if server.failure and (record is None or record.phase is not Phase.FAILED):
+        return Status("Failed", Tone.BAD, server.failure)
     if record is None:
         return Status("Stopped", Tone.OFF, "" if server.was_started else "Never started.")
     sentence = reason_sentence(record)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from jupyterhub.spawner import SpawnException
 from jupyterhub.user import User
 
 from mlhub_hub.context import HubContext
@@ -56,11 +57,19 @@ def server_of(user: User, name: str) -> Server:
     return Server(
         user=user.name,
         name=name,
+        failure=_failure(spawner) if spawner is not None else "",
         display_name=orm_spawner.display_name or "",
         pending=spawner.pending if spawner is not None else None,
         last_activity=_aware(orm_spawner.last_activity),
         was_started=orm_spawner.started is not None or orm_spawner.user_options is not None,
     )
+
+
+def _failure(spawner: Any) -> str:
+    error = spawner._failed
+    if not isinstance(error, SpawnException) or error.reason == "stopped":
+        return ""
+    return str(error.message)
 
 
 def _aware(when: datetime | None) -> datetime | None:

@@ -3,6 +3,7 @@ import { sayTimes } from "./mlhub.js";
 
 const steps = document.getElementById("steps");
 const cancel = document.getElementById("cancel");
+const said = document.getElementById("steps-said");
 const source = new EventSource(steps.dataset.stream);
 
 source.onmessage = (event) => {
@@ -14,6 +15,8 @@ source.onmessage = (event) => {
     [...steps.querySelectorAll("details")].forEach((details, index) => { details.open = Boolean(open[index]); });
     if (hadFocus) (steps.querySelector("summary") || document.getElementById("main")).focus();
     sayTimes(steps);
+    const now = steps.querySelector("[data-state=now] .ml-step-title, .ml-failure p")?.textContent.trim() || "";
+    if (said.textContent !== now) said.textContent = now;
   }
   if (data.end) {
     source.close();
