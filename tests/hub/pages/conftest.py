@@ -23,7 +23,7 @@ async def answer_extensions(stage: Stage) -> None:
         entry = await stage.bus.workspaces.get(query.workspace.name)
         assert entry is not None
         assert entry.value.generation == query.generation
-        record = entry.value.model_copy(update={"expires_at": query.expires_at, "warned": False})
+        record = entry.value.model_copy(update={"expires_at": query.expires_at})
         await stage.bus.workspaces.update(query.workspace.name, record, last=entry.revision)
         return record
 

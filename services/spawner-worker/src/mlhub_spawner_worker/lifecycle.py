@@ -189,7 +189,7 @@ def claimed(record: WorkspaceRecord, node: str, now: datetime) -> WorkspaceRecor
 
 def extended(record: WorkspaceRecord, expires_at: datetime | None) -> WorkspaceRecord:
     """A running workspace that may live until then."""
-    return record.model_copy(update={"expires_at": expires_at, "warned": False})
+    return record.model_copy(update={"expires_at": expires_at})
 
 
 def observe(
@@ -367,7 +367,7 @@ def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord
 
 
 def _settled(record: WorkspaceRecord, phase: Phase, now: datetime, *, reason: Reason, message: str) -> WorkspaceRecord:
-    nothing = {"endpoint": None, "expires_at": None, "warned": False, "erasing": False, "progress": 0}
+    nothing = {"endpoint": None, "expires_at": None, "erasing": False, "progress": 0}
     return _moved(record, phase, now, reason=reason, message=message, **nothing)
 
 

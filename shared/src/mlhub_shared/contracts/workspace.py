@@ -127,8 +127,6 @@ class WorkspaceRecord(BaseModel):
     expires_at: AwareDatetime | None = None
     erasing: bool = False
     """Its data go before anything else happens to it; only in `stopping`."""
-    warned: bool = False
-    """The warning before this expiry is out."""
     boot: str = ""
     """Of the engine or host it was started on; a newer one means that it died with it."""
 
