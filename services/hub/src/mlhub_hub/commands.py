@@ -1,5 +1,6 @@
 """What the hub asks of the workers: generations that only grow, and wishes that are not lost while the bus is away."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -79,22 +80,21 @@ class Commands:
         for _ in range(_ATTEMPTS):
             if self._given[workspace.name] > generation:
                 break
-            command = await build(generation)
-            if await self._send(command):
+            pool, node = self._place(workspace)
+            # Together: of the way from a request to its command, nearly all is waiting for the bus.
+            command, found = await asyncio.gather(
+                build(generation), self._bus.look_before_sending(workspace.name, pool=pool, node=node)
+            )
+            self._sending[workspace.name] = command
+            sent = await self._bus.send(command, pool=pool, node=node, found=found)
+            # Not in a `finally`: when it was cut off, the command may be on its way all the same.
+            if self._sending.get(workspace.name) is command:
+                del self._sending[workspace.name]
+            if sent:
                 return command
             last = await self.last(workspace)
             generation = self._next(workspace, above=last.generation if last else 0)
         raise Conflict(f"something newer was asked of {workspace}")
-
-    async def _send(self, command: Command) -> bool:
-        name = command.workspace.name
-        self._sending[name] = command
-        pool, node = self._place(command.workspace)
-        sent = await self._bus.send(command, pool=pool, node=node)
-        # Not in a `finally`: when it was cut off, the command may be on its way all the same.
-        if self._sending.get(name) is command:
-            del self._sending[name]
-        return sent
 
     def _next(self, workspace: WorkspaceId, *, above: int = 0) -> int:
         record = self._workspaces.value(workspace.name)

@@ -12,6 +12,7 @@ from mlhub_hub import modes, options
 from mlhub_hub.adoption import cancel_spawn
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.requester import note_requester, requester
+from mlhub_hub.settings import Workspaces
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.options import split_secrets
@@ -58,8 +59,9 @@ class WorkspaceHandler(UserServerAPIHandler):
     async def post(self, user_name: str, server_name: str = "") -> None:
         """Start a workspace."""
         # Whatever is refused later than here is no answer any more, only a line in the progress.
-        has_changed = self._changes_options(user_name, server_name)
-        modes.check_start(self.mlhub, self, user_name, server_name, has_changed=has_changed)
+        if self.mlhub.settings.workspaces is Workspaces.HANDED_OUT:
+            has_changed = self._changes_options(user_name, server_name)
+            modes.check_start(self.mlhub, self, user_name, server_name, has_changed=has_changed)
         await super().post(user_name, server_name)
 
     @needs_scope("start:servers")

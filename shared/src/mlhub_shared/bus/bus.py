@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -35,6 +36,15 @@ Q = TypeVar("Q", bound=BaseModel)
 
 QUERY = timedelta(seconds=5)
 _QUERIES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command goes, and what lies there."""
+
+    command: Command | None
+    sequence: int
+    """Of what lies there; 0: nothing."""
 
 
 class Bus:
@@ -130,20 +140,28 @@ class Bus:
         found = [await self._command_on(subject, patience) for subject in subjects]
         return max(filter(None, found), key=lambda pair: pair[0].generation, default=None)
 
-    async def send(self, command: Command, *, pool: str, node: str | None = None) -> bool:
+    async def look_before_sending(self, workspace: str, *, pool: str, node: str | None = None) -> Place:
+        """What `send` will find; only for those who have something else to do meanwhile."""
+        raw = await self.connection.last(self.subjects.commands, self.subjects.command(pool, workspace, node))
+        return Place(_decoded(raw), raw.sequence if raw else 0)
+
+    async def send(self, command: Command, *, pool: str, node: str | None = None, found: Place | None = None) -> bool:
         """Make this the last command of its workspace; False (and nothing sent) if a newer one is there already.
 
         Safe to repeat. `node` is the record's; None where the workspace is not placed.
         """
-        subject = self.subjects.command(pool, command.workspace.name, node)
+        name = command.workspace.name
         while True:
-            raw = await self.connection.last(self.subjects.commands, subject)
-            last = _decoded(raw)
-            if last is not None and last.generation >= command.generation:
-                return last.id == command.id
+            place = found or await self.look_before_sending(name, pool=pool, node=node)
+            found = None
+            if place.command is not None and place.command.generation >= command.generation:
+                return place.command.id == command.id
             try:
                 await self.connection.publish(
-                    subject, command.encode(), message_id=command.id, expect=raw.sequence if raw else 0
+                    self.subjects.command(pool, name, node),
+                    command.encode(),
+                    message_id=command.id,
+                    expect=place.sequence,
                 )
             except Conflict:
                 continue
