@@ -112,8 +112,11 @@ async def run_a_cell(person: Visitor, address: str) -> None:
     card = page.locator(".jp-LauncherCard[data-category=Notebook]").first
     await card.click(timeout=LAB_WITHIN)
     cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
-    await cell.click(timeout=LAB_WITHIN)
+    # What is typed before the kernel is there gets lost now and then.
+    await expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=LAB_WITHIN)
+    await cell.click()
     await page.keyboard.type("print(6 * 7)")
+    await expect(cell).to_have_text("print(6 * 7)")
     await page.keyboard.press("Shift+Enter")
     await expect(page.locator(".jp-OutputArea-output").first).to_have_text("42\n", timeout=LAB_WITHIN)
     PICTURES.mkdir(parents=True, exist_ok=True)
