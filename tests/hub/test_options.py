@@ -4,11 +4,10 @@ import json
 import sqlite3
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.hub.browser import browser_of
 from tests.hub.conftest import Stage
-from tests.support.hub_process import ADMIN_PASSWORD
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -69,7 +68,7 @@ async def test_a_refused_link_keeps_what_was_there(stage: Stage) -> None:
     await stage.api("POST", "/users/lin/servers/x", {"cpu_limit": 2}, expect=202)
     await stage.until_ready("lin", "x")
     await stage.api("DELETE", "/users/lin/servers/x", expect=204)
-    async with _browser(stage) as browser:
+    async with browser_of(stage) as browser:
         answer = await browser.get("/hub/spawn/lin/x?opt-cpu_limit=99")
         assert "cpu_limit: must be at most 4 cores" in answer.text, answer.text[:2000]
         model = await stage.api("GET", "/users/lin/servers/x", expect=200)
@@ -149,7 +148,7 @@ async def test_no_secret_is_seen_anywhere_but_in_its_bucket(stage: Stage) -> Non
 
 
 async def test_a_query_with_secrets_is_not_logged(stage: Stage) -> None:
-    async with _browser(stage) as browser:
+    async with browser_of(stage) as browser:
         await browser.get(f"/hub/home?token={CANARY}-in-query&opt-env=A={CANARY}-in-query")
         # Tornado and JupyterHub log what goes wrong in words of their own.
         refused = await browser.get(f"/hub/spawn/admin?opt-cpu_limit=99&opt-env=A={CANARY}-in-query")
@@ -158,21 +157,6 @@ async def test_a_query_with_secrets_is_not_logged(stage: Stage) -> None:
     assert answer["message"] == "cpu_limit: must be at most 4 cores"
     assert "/hub/api/users/admin/server?..." in stage.hub.log.read_text()
     assert f"{CANARY}-in-query" not in stage.hub.log.read_text()
-
-
-def _browser(stage: Stage) -> httpx.AsyncClient:
-    """Somebody logged in as the admin, with cookies as a browser keeps them."""
-    return _LoggedIn(base_url=stage.hub.url.replace("127.0.0.1", "localhost"))
-
-
-class _LoggedIn(httpx.AsyncClient):
-    async def __aenter__(self) -> "_LoggedIn":
-        await super().__aenter__()
-        await self.get("/hub/login")
-        form = {"username": "admin", "password": ADMIN_PASSWORD, "_xsrf": self.cookies["_xsrf"]}
-        answer = await self.post("/hub/login", data=form)
-        assert answer.status_code == 302, answer.text[-3000:]
-        return self
 
 
 def _database_text(stage: Stage) -> str:

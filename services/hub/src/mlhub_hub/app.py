@@ -23,6 +23,7 @@ from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.database import use_wal
 from mlhub_hub.health import HealthHandler
 from mlhub_hub.logs import WithoutQueries
+from mlhub_hub.oauth import OAuthServer
 from mlhub_hub.pages.handlers import page_handlers
 from mlhub_hub.projections import RouteProjection
 from mlhub_hub.rest import rest_handlers
@@ -84,6 +85,12 @@ class MLHub(JupyterHub):
         if self.subdomain_host:
             self.exit("JupyterHub.subdomain_host: ML Hub serves everything under one host, without subdomains")
         super().init_proxy()
+
+    def init_oauth(self) -> None:
+        """Put our provider in the place of JupyterHub's."""
+        super().init_oauth()
+        made = self.oauth_provider
+        self.oauth_provider = OAuthServer(made.db, made._validator, token_expires_in=self.oauth_token_expires_in)
 
     async def init_users(self) -> None:
         """Open the bus: configuration and database are there, spawners are not yet."""
