@@ -55,6 +55,7 @@ async def run(only: list[str], *, runs: int, quick: bool, folder: Path) -> tuple
     complete = True
     for name in only:
         started = time.monotonic()
+        report.machine[f"load at {name}"] = load_average()
         print(f"{name} ...", file=sys.stderr, flush=True)
         bench = Bench(folder / name, runs=runs, quick=quick, report=report, chp=command)
         try:

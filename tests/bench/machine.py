@@ -20,7 +20,6 @@ async def describe(chp: Path | None, folder: Path) -> dict[str, str]:
     facts = {
         "cores": str(len(os.sched_getaffinity(0))),
         "cpu": _cpu(),
-        "load before": load_average(),
         "fsync": f"{await asyncio.to_thread(_fsync_ms, folder):.2g} ms",
         "python": platform.python_version(),
         "jupyterhub": version("jupyterhub"),
