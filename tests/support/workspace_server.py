@@ -1,8 +1,8 @@
 """Stands for a workspace's server: answers where JUPYTERHUB_SERVICE_URL says, in milliseconds after its start.
 
-Run as a program, with the standard library alone. Variables of the test steer it: FAKE_DELAY (seconds before it listens),
-FAKE_EXIT (exit code, at once), FAKE_STRAY (leave a child in a session of its own), FAKE_STUBBORN (ignore SIGTERM),
-FAKE_MUTE (never listen).
+Run as a program, with the standard library alone. Variables of the test steer it: FAKE_DELAY (seconds before it
+listens), FAKE_EXIT (exit code, at once), FAKE_STRAY (leave a child in a session of its own), FAKE_STUBBORN (ignore
+SIGTERM), FAKE_MUTE (never listen).
 """
 
 import os
