@@ -5,7 +5,7 @@ import time
 from tests.bench.bench import Bench
 from tests.bench.contenders import OURS, STOCK_WAL, Contender, hubs
 from tests.bench.report import at_most
-from tests.bench.sampling import interleave, percentile
+from tests.bench.sampling import at_once, interleave, percentile
 
 NAME = "event-path"
 _SLOWER_AT_MOST_MS = 8
@@ -23,8 +23,7 @@ async def measure(bench: Bench) -> None:
                 called[user] = time.time()
                 await contender.client.spawn(user)
             received = contender.stamps.read()
-            for user in users:
-                await contender.client.stop(user)
+            await at_once(10, users, contender.client.stop)
             return [(received[f"spawn:{user}"] - called[user]) * 1000 for user in users]
 
         for contender in contenders.values():
