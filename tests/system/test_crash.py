@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -35,6 +36,19 @@ def test_the_same_spawn_becomes_ready_once(quick_stack: Stack, victim: str) -> N
     assert stack.hub.workspace("GET", user, "api").text == str(process.pid)
     stack.hub.stop(user)
     wait_until(lambda: stack.hub.is_gone(user) and not process.is_alive, within=30)
+
+
+def test_an_answered_request_outlives_the_hub(quick_stack: Stack) -> None:
+    """Killed the moment it has answered: what was promised is on the bus by then."""
+    stack = quick_stack
+    for user in ("early", "bird"):
+        stack.hub.add_user(user)
+        assert stack.hub.request("POST", f"/users/{user}/server", json={}).status_code in {201, 202}
+        stack.kill_and_wait("hub")
+        wait_until(partial(stack.hub.is_ready, user), within=30)
+    for user in ("early", "bird"):
+        stack.hub.stop(user)
+        wait_until(partial(stack.hub.is_gone, user), within=30)
 
 
 def test_the_hub_is_missed_by_nobody_who_is_in(quick_stack: Stack) -> None:

@@ -26,6 +26,12 @@ async def adopt(spawner: Any, decision: Coroutine[Any, Any, None]) -> bool:
     return not waiting.cancelled()
 
 
+def spawn_in_flight(spawner: Any) -> "asyncio.Future[None] | None":
+    """The spawn that goes on; None if there is none, or it is over."""
+    future: asyncio.Future[None] | None = spawner._spawn_future
+    return None if future is None or future.done() else future
+
+
 async def cancel_spawn(spawner: Any) -> None:
     """End a pending spawn as JupyterHub's DELETE does; the workspace may be on its way and is still to be stopped."""
     future = spawner._spawn_future

@@ -9,6 +9,7 @@ from jupyterhub.spawner import Spawner
 from tornado import web
 
 from mlhub_hub import modes, options
+from mlhub_hub.accepted import AcceptedSpawns
 from mlhub_hub.adoption import cancel_spawn
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.requester import note_requester, requester
@@ -24,7 +25,7 @@ _STOPPED_WITHIN = 40
 """Seconds that the servers of a user who is deleted may take to stop."""
 
 
-class WorkspaceHandler(UserServerAPIHandler):
+class WorkspaceHandler(AcceptedSpawns, UserServerAPIHandler):
     """Checks options before they are kept, stores secret values, and knows the three ways."""
 
     @property
@@ -63,6 +64,9 @@ class WorkspaceHandler(UserServerAPIHandler):
             has_changed = self._changes_options(user_name, server_name)
             modes.check_start(self.mlhub, self, user_name, server_name, has_changed=has_changed)
         await super().post(user_name, server_name)
+        if not self.find_user(user_name).spawners[server_name].ready:
+            # Also for one that has failed already: only its progress says why.
+            self.set_status(202)
 
     @needs_scope("start:servers")
     async def patch(self, user_name: str, server_name: str = "") -> None:

@@ -47,6 +47,8 @@ class BusSpawner(Spawner):
         self._generation = 0
         self._is_abandoned = False
         super().__init__(**kwargs)
+        self.asked = asyncio.Event()
+        """Set when the bus has the command of this start."""
         # JupyterHub would give bea's workspace `x` and the user bea-x one and the same OAuth client.
         self.oauth_client_id = f"jupyterhub-user-{self.workspace.name}"
         self.mlhub.spawners[self.workspace.name] = self
@@ -85,6 +87,7 @@ class BusSpawner(Spawner):
                 command = await self._ask_for(spec)
             self._generation = command.generation
             await self._decided()
+            self.asked.set()
         except SpawnException as error:
             SPAWNS.labels(result=error.reason).inc()
             raise

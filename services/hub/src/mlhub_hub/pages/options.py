@@ -8,6 +8,7 @@ from jupyterhub.slugs import is_valid_display_name, is_valid_safe_slug, normalis
 from jupyterhub.user import User
 from tornado import web
 
+from mlhub_hub.accepted import AcceptedSpawns
 from mlhub_hub.pages.base import PageHandler
 from mlhub_hub.pages.form import FormView, check, options_from_form, view_of_form, view_of_options
 from mlhub_hub.pages.room import room_now
@@ -21,7 +22,7 @@ NAME_RULE = (
 )
 
 
-class _OptionsForm(PageHandler, SpawnHandler):
+class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
     """The form, sent to JupyterHub's own way to start a server."""
 
     async def _show_form(self, user: User, form: FormView, *, server: str | None, status: int = 200) -> None:
