@@ -6,6 +6,7 @@ import pytest
 
 from mlhub_shared.contracts.workspace import Phase, Reason
 from tests.hub.conftest import Stage
+from tests.support.hub_process import Api
 from tests.support.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -61,9 +62,14 @@ async def test_what_became_ready_while_the_hub_was_dead_is_ready(stage: Stage) -
     await stage.worker.move("ws-late-test", Phase.READY)
     await stage.hub.start()
     await stage.until_ready("late")
-    # And its death is told as that of any other.
+    # And its death is told as that of any other, and ends the token that the hub before has given it.
+    entry = await stage.bus.secrets.get("ws-late-test")
+    assert entry is not None
+    workspace = Api(stage.hub, entry.value.env["JUPYTERHUB_API_TOKEN"])
+    assert await workspace.status("GET", "/user") == 200
     await stage.worker.move("ws-late-test", Phase.STOPPED, reason=Reason.EXITED)
     await stage.until_gone("late")
+    assert await workspace.status("GET", "/user") == 403
 
 
 async def test_what_failed_while_the_hub_was_dead_is_stopped(stage: Stage) -> None:

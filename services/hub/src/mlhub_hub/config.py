@@ -52,6 +52,8 @@ def _hub(c: Config, settings: HubSettings) -> None:
     hub.hub_connect_url = settings.target_url
     hub.public_url = settings.public_url + "/"
     hub.db_url = settings.database()
+    # JupyterHub backs SQLite up before it changes the schema; another database's owner does both himself.
+    hub.upgrade_db = settings.database_url is None
     hub.cookie_secret_file = str(settings.data_dir.absolute() / "jupyterhub_cookie_secret")
     hub.template_paths = [str(TEMPLATES)]
     # After the login, to the list of one's workspaces: nothing starts by itself.

@@ -20,6 +20,7 @@ from mlhub_hub.metrics import COMMAND_SECONDS, SPAWNS
 from mlhub_hub.progress import progress_of
 from mlhub_hub.requester import requester, requester_of
 from mlhub_hub.secret_values import SecretValuesMissing
+from mlhub_hub.tokens import revoke_token_of
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace, StopWorkspace
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.identity import WorkspaceId
@@ -46,9 +47,9 @@ class BusSpawner(Spawner):
     def __init__(self, **kwargs: Any) -> None:
         self._generation = 0
         self._is_abandoned = False
-        super().__init__(**kwargs)
         self.asked = asyncio.Event()
         """Set when the bus has the command of this start."""
+        super().__init__(**kwargs)
         # JupyterHub would give bea's workspace `x` and the user bea-x one and the same OAuth client.
         self.oauth_client_id = f"jupyterhub-user-{self.workspace.name}"
         self.mlhub.spawners[self.workspace.name] = self
@@ -86,8 +87,8 @@ class BusSpawner(Spawner):
             with COMMAND_SECONDS.time():
                 command = await self._ask_for(spec)
             self._generation = command.generation
-            await self._decided()
             self.asked.set()
+            await self._decided()
         except SpawnException as error:
             SPAWNS.labels(result=error.reason).inc()
             raise
@@ -159,6 +160,11 @@ class BusSpawner(Spawner):
             )
         except TimeoutError:
             log.warning("stop.not_yet", workspace=self.workspace.name)
+
+    def run_post_stop_hook(self) -> Any:
+        """However the workspace has ended, its token ends with it."""
+        revoke_token_of(self.user, self.name)
+        return super().run_post_stop_hook()
 
     async def delete_forever(self) -> None:
         """Have nothing left of the workspace; safe to repeat."""
