@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mlhub_shared.tasks import end_tasks
+from mlhub_shared.tasks import end_tasks, stop_if_cancelled
 
 
 async def test_a_task_whose_cancellation_meets_an_answer_ends() -> None:
@@ -50,3 +50,22 @@ async def test_a_task_that_has_failed_is_no_failure_of_who_ends_it(caplog: pytes
     await end_tasks(task)
     del task
     assert "never retrieved" not in caplog.text
+
+
+async def test_a_loop_that_looks_ends_at_once() -> None:
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asked = asyncio.Event()
+
+    async def ask() -> None:
+        while True:
+            stop_if_cancelled()
+            asked.set()
+            await asyncio.wait_for(answer, 60)
+
+    task = asyncio.ensure_future(ask())
+    await asked.wait()
+    answer.set_result(None)
+    task.cancel()
+    async with asyncio.timeout(0.5):
+        await asyncio.wait([task])
+    assert task.cancelled()

@@ -27,6 +27,7 @@ from mlhub_shared.contracts.services import ProxyState, Route, SshKey, WorkerLea
 from mlhub_shared.contracts.subjects import Subjects
 from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, Conflict, MLHubError, Permanent, Temporary
+from mlhub_shared.tasks import stop_if_cancelled
 
 log = structlog.get_logger(__name__)
 
@@ -283,6 +284,7 @@ class Bus:
 async def _until(reconnected: asyncio.Event, subscription: Subscription) -> AsyncIterator[Msg]:
     """The messages of a subscription, until the bus has been away: it may be silent for long then."""
     while not reconnected.is_set():
+        stop_if_cancelled()
         try:
             yield await subscription.next_msg(timeout=1)
         except TimeoutError:

@@ -17,7 +17,7 @@ from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.bus.connection import OUTAGES, Connection
 from mlhub_shared.contracts.message import Message
 from mlhub_shared.errors import Permanent, Temporary
-from mlhub_shared.tasks import end_tasks
+from mlhub_shared.tasks import end_tasks, stop_if_cancelled
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +120,7 @@ class Consumer(Generic[T]):
 
     async def _loop(self, backoff: Backoff) -> None:
         while (subscription := self._subscription) is not None:
+            stop_if_cancelled()
             try:
                 messages = await subscription.fetch(1, timeout=FETCH.total_seconds())
             except TimeoutError:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.bus.bucket import Bucket, Entry, M
-from mlhub_shared.tasks import end_tasks
+from mlhub_shared.tasks import end_tasks, stop_if_cancelled
 
 log = structlog.get_logger(__name__)
 
@@ -132,6 +132,7 @@ class Table(Generic[M]):
         fresh: dict[str, Entry[M]] | None = {}
         newest = 0
         async for update in watch:
+            stop_if_cancelled()
             if update is None:
                 if fresh is not None:
                     self._swap(fresh, newest)
