@@ -126,6 +126,33 @@ async def test_deleting_a_workspace_deletes_its_data(stage: Stage) -> None:
     assert [c for c in stage.worker.commands if isinstance(c, DeleteWorkspace) and c.workspace.user == "del"]
 
 
+async def test_a_workspace_made_anew_while_it_is_deleted_is_the_hubs_own(stage: Stage) -> None:
+    await stage.user("ines")
+    for _ in range(3):
+        await stage.api("POST", "/users/ines/servers/o", expect=202)
+        await stage.until_ready("ines", "o")
+        removal = asyncio.ensure_future(stage.api.status("DELETE", "/users/ines/servers/o", {"remove": True}))
+        await asyncio.sleep(0.05)
+        again = asyncio.ensure_future(stage.api.status("POST", "/users/ines/servers/o"))
+        assert (await removal, await again) in {(204, 202), (202, 202)}
+        await stage.until_ready("ines", "o")
+        model = await stage.api.server("ines", "o")
+        assert model is not None
+        assert model["ready"]
+        assert await stage.api.status("DELETE", "/users/ines/servers/o", {"remove": True}) in {202, 204}
+
+
+async def test_a_user_is_deleted_while_a_workspace_of_his_is(stage: Stage) -> None:
+    await stage.user("jon")
+    await stage.api("POST", "/users/jon/servers/o", expect=202)
+    await stage.until_ready("jon", "o")
+    removal = asyncio.ensure_future(stage.api.status("DELETE", "/users/jon/servers/o", {"remove": True}))
+    await asyncio.sleep(0.05)
+    assert await stage.api.status("DELETE", "/users/jon") == 204
+    assert await removal in {202, 204}
+    assert await stage.api.status("GET", "/users/jon") == 404
+
+
 async def test_deleting_a_workspace_that_never_ran_asks_nobody(stage: Stage) -> None:
     await stage.user("new")
     await stage.api("PUT", "/users/new/servers/x", {"user_options": {"env": {"MY_TOKEN": "t"}}}, expect=201)

@@ -47,6 +47,8 @@ class HubContext:
     clock: Clock = utc_now
     spawners: "WeakValueDictionary[str, BusSpawner]" = field(default_factory=WeakValueDictionary)
     """The spawner of each workspace that JupyterHub has in hand, by workspace name."""
+    locks: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
+    """Held by who starts or removes a workspace, by its name; see `alone`."""
     unapplied: WeakKeyDictionary[orm.Spawner, dict[str, Any]] = field(default_factory=WeakKeyDictionary)
     """What the options were before a change that no start has accepted yet."""
     missing_since: dict[str, float] = field(default_factory=dict)

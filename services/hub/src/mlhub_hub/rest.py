@@ -11,6 +11,7 @@ from tornado import web
 from mlhub_hub import modes, options
 from mlhub_hub.accepted import AcceptedSpawns
 from mlhub_hub.adoption import cancel_spawn
+from mlhub_hub.alone import alone, until_removed
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.requester import note_requester, requester
 from mlhub_hub.settings import Workspaces
@@ -53,7 +54,8 @@ class WorkspaceHandler(AcceptedSpawns, UserServerAPIHandler):
     @needs_scope("start:servers")
     async def put(self, user_name: str, server_name: str = "") -> None:
         """Create a named workspace without starting it."""
-        await super().put(user_name, server_name)
+        async with alone(self.mlhub, user_name, [server_name]):
+            await super().put(user_name, server_name)
         await self._accept(user_name, server_name)
 
     @needs_scope("start:servers")
@@ -63,10 +65,11 @@ class WorkspaceHandler(AcceptedSpawns, UserServerAPIHandler):
         if self.mlhub.settings.workspaces is Workspaces.HANDED_OUT:
             has_changed = self._changes_options(user_name, server_name)
             modes.check_start(self.mlhub, self, user_name, server_name, has_changed=has_changed)
-        await super().post(user_name, server_name)
-        if not self.find_user(user_name).spawners[server_name].ready:
-            # Also for one that has failed already: only its progress says why.
-            self.set_status(202)
+        async with alone(self.mlhub, user_name, [server_name]):
+            await super().post(user_name, server_name)
+            if not self.find_user(user_name).spawners[server_name].ready:
+                # Also for one that has failed already: only its progress says why.
+                self.set_status(202)
 
     @needs_scope("start:servers")
     async def patch(self, user_name: str, server_name: str = "") -> None:
@@ -84,9 +87,13 @@ class WorkspaceHandler(AcceptedSpawns, UserServerAPIHandler):
         """Stop a workspace, and remove it if asked to."""
         note_requester(self)
         body = self.get_json_body()
-        if isinstance(body, dict) and body.get("remove"):
-            modes.check_delete(self.mlhub, self, user_name)
-        await super().delete(user_name, server_name)
+        if not isinstance(body, dict) or not body.get("remove"):
+            await super().delete(user_name, server_name)
+            return
+        modes.check_delete(self.mlhub, self, user_name)
+        async with alone(self.mlhub, user_name, [server_name]):
+            await super().delete(user_name, server_name)
+            await until_removed(self.find_user(user_name), server_name)
 
     def _changes_options(self, user_name: str, server_name: str) -> bool:
         user, given = self.find_user(user_name), self.get_server_json_body()["user_options"]
@@ -120,10 +127,12 @@ class UserHandler(UserAPIHandler):
         """Stop all workspaces of a user, then delete him with all he has."""
         note_requester(self)
         user = self.find_user(user_name)
-        if user is not None and user.name != self.current_user.name:
-            # JupyterHub stops the default server only, and fails half-way with any other still up.
-            await asyncio.gather(*(self._stop(spawner) for spawner in list(user.spawners.values()) if spawner.active))
-        await super().delete(user_name)
+        async with alone(self.mlhub, user_name, list(user.orm_spawners) if user is not None else []):
+            if user is not None and user.name != self.current_user.name:
+                # JupyterHub stops the default server only, and fails half-way with any other still up.
+                active = [spawner for spawner in user.spawners.values() if spawner.active]
+                await asyncio.gather(*(self._stop(spawner) for spawner in active))
+            await super().delete(user_name)
         self.mlhub.bus.run(self._tell_deleted(user_name, requester()))
 
     @needs_scope("admin:users")

@@ -26,7 +26,7 @@ class Starter:
     """Starts what is stopped and waits for what is on its way."""
 
     def __init__(self, records: Table[WorkspaceRecord], api: HubApi, *, enabled: bool, timeout: timedelta) -> None:
-        """Without `enabled` it only waits for what somebody else started; `timeout` bounds every wait."""
+        """Without `enabled` it only waits for what somebody else started; `timeout` bounds all but waiting in line."""
         self._records, self._api, self._enabled, self._timeout = records, api, enabled, timeout
 
     async def ready(self, workspace: WorkspaceId, tell: Tell) -> WorkspaceRecord:
@@ -35,15 +35,15 @@ class Starter:
         if record is not None and record.phase is Phase.READY:
             return record
         try:
-            async with asyncio.timeout(self._timeout.total_seconds()):
-                return await self._start(workspace, tell)
+            async with asyncio.timeout(self._timeout.total_seconds()) as bound:
+                return await self._start(workspace, tell, bound)
         except TimeoutError:
             seconds = f"{self._timeout.total_seconds():.0f} s"
             raise Temporary(
                 f"workspace {workspace.address} was not ready within {seconds}; it is still tried"
             ) from None
 
-    async def _start(self, workspace: WorkspaceId, tell: Tell) -> WorkspaceRecord:
+    async def _start(self, workspace: WorkspaceId, tell: Tell, bound: asyncio.Timeout) -> WorkspaceRecord:
         began = asyncio.get_running_loop().time()
         with self._records.changes() as changes:
             record = await self._out_of_stopping(workspace, changes, tell)
@@ -57,7 +57,7 @@ class Starter:
                 tell(f"Starting workspace {workspace.address} ...")
                 asking = asyncio.ensure_future(self._ask(workspace))
             try:
-                record = await self._follow(workspace, changes, asking, after=after, tell=tell)
+                record = await self._follow(workspace, changes, asking, after=after, tell=tell, bound=bound)
             finally:
                 if asking is not None:
                     asking.cancel()
@@ -109,6 +109,7 @@ class Starter:
         *,
         after: int,
         tell: Tell,
+        bound: asyncio.Timeout,
     ) -> WorkspaceRecord:
         told = ""
         while True:
@@ -118,6 +119,7 @@ class Starter:
                     return record
                 if not record.phase.is_active:
                     raise Permanent(_failure(workspace, record))
+                self._count(record, bound)
                 if (sentence := _progress(record, self._records)) != told:
                     tell(sentence)
                     told = sentence
@@ -125,6 +127,13 @@ class Starter:
             if asking is not None and asking.done():
                 asking.result()
                 asking = None
+
+    def _count(self, record: WorkspaceRecord, bound: asyncio.Timeout) -> None:
+        """Waiting in line counts against no time-out."""
+        if record.phase is Phase.QUEUED:
+            bound.reschedule(None)
+        elif bound.when() is None:
+            bound.reschedule(asyncio.get_running_loop().time() + self._timeout.total_seconds())
 
 
 async def _next(changes: Changes, asking: asyncio.Task[None] | None) -> None:

@@ -9,6 +9,7 @@ from jupyterhub.user import User
 from tornado import web
 
 from mlhub_hub.accepted import AcceptedSpawns
+from mlhub_hub.alone import alone
 from mlhub_hub.pages.base import PageHandler
 from mlhub_hub.pages.form import FormView, check, options_from_form, view_of_form, view_of_options
 from mlhub_hub.pages.room import room_now
@@ -51,11 +52,12 @@ class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
         return {key: [value.decode("utf-8", "replace") for value in values] for key, values in arguments.items()}
 
     async def _start(self, user: User, server: str, display_name: str, options: dict[str, Any]) -> None:
-        spawner = user.get_or_create_spawner(server, display_name, replace_failed=True)
-        if spawner.active:
-            raise web.HTTPError(409, "It is running or about to: stop it first.")
-        pending_url = self._get_pending_url(user, server)
-        await self._wrap_spawn_single_user(user, server, display_name, spawner, pending_url, options)
+        async with alone(self.context, user.name, [server]):
+            spawner = user.get_or_create_spawner(server, display_name, replace_failed=True)
+            if spawner.active:
+                raise web.HTTPError(409, "It is running or about to: stop it first.")
+            pending_url = self._get_pending_url(user, server)
+            await self._wrap_spawn_single_user(user, server, display_name, spawner, pending_url, options)
 
 
 class OptionsPage(_OptionsForm):
@@ -72,7 +74,8 @@ class OptionsPage(_OptionsForm):
             self.redirect(self.page_url("new-workspace", user=user.name, name=server_name))
             return
         if asks_for_start or (spawner is not None and spawner.active) or not self._may_change(user, server_name):
-            await self._get(user_name=user.name, server_name=server_name, display_name=server_name)
+            async with alone(self.context, user.name, [server_name]):
+                await self._get(user_name=user.name, server_name=server_name, display_name=server_name)
             return
         orm_spawner = user.orm_spawners.get(server_name)
         options = (orm_spawner.user_options if orm_spawner is not None else None) or {}
