@@ -15,7 +15,7 @@ from mlhub_proxy.routes import Entries, of_record, of_route, target
 from mlhub_proxy.runtime_api import HAProxyUnavailable, RuntimeApi
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.bus import Bus, Changes, Lease, Table
-from mlhub_shared.contracts.services import ProxyState, Route
+from mlhub_shared.contracts.services import Activity, ProxyState, Route
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import Permanent
 from mlhub_shared.runtime.clock import Clock
@@ -41,6 +41,8 @@ class Agent:
         self._routes = bus.start_table(bus.routes)
         self._names = Names()
         self._activity = ActivityLog(settings.activity_min_bytes)
+        # Made at each look, not at each change of a route: thousands of entries take longer than the change itself.
+        self._reported: dict[str, Activity] = {}
         self.workspaces_revision = self.routes_revision = 0
         self.problem: str | None = None
         """Why HAProxy did not answer the last time it was asked; None: it did."""
@@ -52,7 +54,7 @@ class Agent:
             replica=self._settings.replica,
             workspaces_revision=self.workspaces_revision,
             routes_revision=self.routes_revision,
-            activity=self._activity.report(),
+            activity=self._reported,
             version=_VERSION,
         )
 
@@ -81,10 +83,12 @@ class Agent:
             else:
                 self.problem = None
                 metrics.OPEN.set(sum(counter.open_connections for counter in counters.values()))
-                if self._activity.look(counters, self._clock()):
+                is_new = self._activity.look(counters, self._clock())
+                if self._workspaces.is_live:
+                    self._activity.keep(_keys(self._workspaces))
+                self._reported = self._activity.report()
+                if is_new:
                     self.lease.poke()
-            if self._workspaces.is_live:
-                self._activity.keep(_keys(self._workspaces))
             await asyncio.sleep(self._settings.activity_interval)
 
     async def _follow_records(self, changes: Changes) -> None:
