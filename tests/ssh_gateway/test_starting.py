@@ -147,8 +147,18 @@ async def test_control_c_ends_the_wait(place: Place, hub: ScriptedHub) -> None:
     await client.communicate()
 
 
-async def test_patience_has_an_end(quiet_place: Place) -> None:
+async def test_waiting_in_line_tries_nobodys_patience(quiet_place: Place) -> None:
     await quiet_place.put("alice", phase=Phase.QUEUED)
+    async with quiet_place.gateway(start_timeout=quiet_place.settings.hub_timeout / 4):
+        running = asyncio.ensure_future((await quiet_place.client("alice")).run("alice", "echo in"))
+        await asyncio.sleep(1.5)
+        await quiet_place.put("alice")
+        ran = await running
+    assert (ran.status, ran.stdout) == (0, b"in\n"), ran.stderr
+
+
+async def test_patience_has_an_end(quiet_place: Place) -> None:
+    await quiet_place.put("alice", phase=Phase.PREPARING)
     async with quiet_place.gateway(start_timeout=quiet_place.settings.hub_timeout / 4):
         ran = await (await quiet_place.client("alice")).run("alice", "echo in")
     assert (ran.status, ran.stdout) == (255, b"")
