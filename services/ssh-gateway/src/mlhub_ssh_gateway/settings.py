@@ -50,7 +50,7 @@ class SshGatewaySettings(CommonSettings):
     """Connecting to a stopped workspace starts it."""
 
     start_timeout: Seconds = timedelta(minutes=5)
-    """For a workspace to become ready while somebody waits in a session, the queue included."""
+    """For a workspace to become ready while somebody waits in a session, the time in line not counted."""
 
     reach_timeout: Seconds = timedelta(seconds=20)
     """For a ready workspace to be entered; a worker that restarts is away for seconds."""
