@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from mlhub_shared.bus import Lease
-from mlhub_shared.contracts.services import Activity, ProxyState, Route
+from mlhub_shared.contracts.services import Activity, ProxyActivity, ProxyState, Route
 from mlhub_shared.contracts.workspace import Phase
 from tests.hub.conftest import Stage
 from tests.support.waiting import until_async
@@ -70,21 +70,14 @@ async def test_activity_of_the_proxy_reaches_the_hub(stage: Stage) -> None:
     await stage.api("POST", "/users/act/server", expect=202)
     await stage.until_ready("act")
     seen = datetime.now(UTC) + timedelta(minutes=5)
-    state = ProxyState(
-        replica="proxy2",
-        workspaces_revision=1_000_000,
-        activity={"ws-act-test": Activity(last_activity=seen)},
-    )
-    lease = stage.bus.run(Lease(stage.bus.proxies, "proxy2", lambda: state).run())
+    report = ProxyActivity(replica="proxy2", workspaces={"ws-act-test": Activity(last_activity=seen)})
+    await stage.bus.activity.put("proxy2", report)
 
     async def is_known() -> bool:
         model = await stage.api.server("act")
         return model is not None and datetime.fromisoformat(model["last_activity"]) >= seen - timedelta(seconds=1)
 
-    try:
-        await until_async(is_known)
-    finally:
-        lease.cancel()
+    await until_async(is_known)
 
 
 async def test_a_workspace_counts_as_ready_only_when_the_proxy_has_its_route(stage: Stage) -> None:

@@ -22,8 +22,8 @@ SOON = timedelta(seconds=5)
 
 
 async def activity(bus: Bus, name: str = "ws-alice-test") -> Activity | None:
-    entry = await bus.proxies.get(REPLICA)
-    return entry.value.activity.get(name) if entry else None
+    entry = await bus.activity.get(REPLICA)
+    return entry.value.workspaces.get(name) if entry else None
 
 
 def serves(revision: int, entry: Entry[ProxyState] | None) -> bool:
@@ -100,9 +100,7 @@ async def test_probes_and_hub_pages_are_no_activity(agent: Agent, bus: Bus, back
         assert (await ask(agent.probe, "/user/alice/api")).status == 200
         assert (await ask(agent.public, "/hub/home")).status == 200
         await asyncio.sleep(0.2)
-    entry = await bus.proxies.get(REPLICA)
-    assert entry is not None
-    assert entry.value.activity == {}
+    assert await activity(bus) is None
 
 
 async def test_thousands_of_routes_are_brought_in_one_swap(agent: Agent, bus: Bus, backend: MakeBackend) -> None:

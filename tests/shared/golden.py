@@ -144,10 +144,15 @@ SAMPLES: dict[str, Sample] = {
             replica="n1",
             workspaces_revision=3,
             routes_revision=4,
-            activity={
+            version="2.8.1",
+        )
+    ),
+    "proxy-activity": of(
+        services.ProxyActivity(
+            replica="n1",
+            workspaces={
                 WORKSPACE.name: services.Activity(last_activity=NOW, bytes_in=5, bytes_out=6, open_connections=1)
             },
-            version="2.8.1",
         )
     ),
     "ssh-key": of(

@@ -14,7 +14,7 @@ from mlhub_hub.settings import HubSettings
 from mlhub_shared.bus import Bus, Table
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.options import Policy
-from mlhub_shared.contracts.services import ProxyState, WorkerLease
+from mlhub_shared.contracts.services import ProxyActivity, ProxyState, WorkerLease
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.runtime.clock import Clock, utc_now
 
@@ -40,6 +40,8 @@ class HubContext:
     """By node."""
     proxies: Table[ProxyState]
     """By replica."""
+    activity: Table[ProxyActivity]
+    """By replica of the proxy."""
     policy: Policy
     """What anybody may ask for."""
     commands: Commands
@@ -61,13 +63,15 @@ class HubContext:
         """Follow what the hub needs to know, and wait until it is known."""
         workspaces = bus.start_table(bus.workspaces)
         workers, proxies = bus.start_table(bus.workers), bus.start_table(bus.proxies)
-        await asyncio.gather(workspaces.synced(), workers.synced(), proxies.synced())
+        activity = bus.start_table(bus.activity)
+        await asyncio.gather(*(table.synced() for table in (workspaces, workers, proxies, activity)))
         return cls(
             settings=settings,
             bus=bus,
             workspaces=workspaces,
             workers=workers,
             proxies=proxies,
+            activity=activity,
             policy=settings.policy_of_backend(),
             commands=Commands(bus, workspaces, pool=settings.pool, clock=clock),
             secret_values=SecretValues(bus.secrets),

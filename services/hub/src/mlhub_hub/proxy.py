@@ -10,7 +10,7 @@ from traitlets import Bool
 
 from mlhub_hub.context import HubContext
 from mlhub_hub.projections import RouteProjection
-from mlhub_shared.contracts.services import ProxyState, Route
+from mlhub_shared.contracts.services import ProxyActivity, Route
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from mlhub_shared.errors import MLHubError
 
@@ -59,7 +59,7 @@ class NatsProxy(Proxy):
             route.routespec: {"routespec": route.routespec, "target": route.target, "data": dict(route.data)}
             for route in self._routes.values()
         }
-        activity = last_activity(context.proxies.values())
+        activity = last_activity(context.activity.values())
         for record in context.workspaces.values():
             if record.phase is Phase.READY:
                 routes[record.base_url] = self._workspace_route(record, activity.get(record.name))
@@ -87,10 +87,10 @@ class NatsProxy(Proxy):
             log.warning("route.not_applied", routespec=routespec, proxies=behind)
 
 
-def last_activity(states: list[ProxyState]) -> dict[str, str]:
+def last_activity(reports: list[ProxyActivity]) -> dict[str, str]:
     """When each workspace was last used, over all replicas of the proxy."""
     latest: dict[str, str] = {}
-    for state in states:
-        for name, activity in state.activity.items():
+    for report in reports:
+        for name, activity in report.workspaces.items():
             latest[name] = max(latest.get(name, ""), activity.last_activity.isoformat())
     return latest

@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import timedelta
 
 import structlog
 
@@ -15,9 +16,9 @@ from mlhub_proxy.routes import Entries, of_record, of_route, target
 from mlhub_proxy.runtime_api import HAProxyUnavailable, RuntimeApi
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.bus import Bus, Changes, Lease, Table
-from mlhub_shared.contracts.services import Activity, ProxyState, Route
+from mlhub_shared.contracts.services import Activity, ProxyActivity, ProxyState, Route
 from mlhub_shared.contracts.workspace import WorkspaceRecord
-from mlhub_shared.errors import Permanent
+from mlhub_shared.errors import MLHubError, Permanent
 from mlhub_shared.runtime.clock import Clock
 
 log = structlog.get_logger(__name__)
@@ -28,6 +29,9 @@ _NAMES_EVERY = 30.0
 _NAMES_WITHIN, _NAMES_AT_START = 3.0, 0.3
 """Seconds that looking them up may take; at the start all routes wait for it."""
 
+_ACTIVITY_KEPT = timedelta(hours=1)
+"""How long the report of a replica that is no more can be read: times that are past harm nobody."""
+
 WORKSPACE, ROUTE = "workspace/", "route/"
 """Begin the names of sources; the hub's own routes come first where two claim one prefix."""
 
@@ -36,12 +40,11 @@ class Agent:
     """Keeps `maps` in step with the bus."""
 
     def __init__(self, bus: Bus, settings: ProxySettings, maps: Maps, api: RuntimeApi, clock: Clock) -> None:
-        self._settings, self._maps, self._api, self._clock = settings, maps, api, clock
+        self._bus, self._settings, self._maps, self._api, self._clock = bus, settings, maps, api, clock
         self._workspaces = bus.start_table(bus.workspaces)
         self._routes = bus.start_table(bus.routes)
         self._names = Names()
         self._activity = ActivityLog(settings.activity_min_bytes)
-        # Made at each look, not at each change of a route: thousands of entries take longer than the change itself.
         self._reported: dict[str, Activity] = {}
         self.workspaces_revision = self.routes_revision = 0
         self.problem: str | None = None
@@ -54,7 +57,6 @@ class Agent:
             replica=self._settings.replica,
             workspaces_revision=self.workspaces_revision,
             routes_revision=self.routes_revision,
-            activity=self._reported,
             version=_VERSION,
         )
 
@@ -86,10 +88,20 @@ class Agent:
                 is_new = self._activity.look(counters, self._clock())
                 if self._workspaces.is_live:
                     self._activity.keep(_keys(self._workspaces))
-                self._reported = self._activity.report()
-                if is_new:
-                    self.lease.poke()
+                await self._report(is_new=is_new)
             await asyncio.sleep(self._settings.activity_interval)
+
+    async def _report(self, *, is_new: bool) -> None:
+        report = self._activity.report()
+        if not is_new and report.keys() == self._reported.keys():
+            return
+        value = ProxyActivity(replica=self._settings.replica, workspaces=report)
+        try:
+            await self._bus.activity.put(self._settings.replica, value, ttl=_ACTIVITY_KEPT)
+        except MLHubError as error:
+            log.warning("proxy.activity_not_told", error=str(error))
+        else:
+            self._reported = report
 
     async def _follow_records(self, changes: Changes) -> None:
         async for keys in changes:

@@ -23,7 +23,7 @@ from mlhub_shared.bus.timers import Timers
 from mlhub_shared.contracts.commands import Command, decode_command
 from mlhub_shared.contracts.events import Event
 from mlhub_shared.contracts.queries import Failure, Reply
-from mlhub_shared.contracts.services import ProxyState, Route, SshKey, WorkerLease
+from mlhub_shared.contracts.services import ProxyActivity, ProxyState, Route, SshKey, WorkerLease
 from mlhub_shared.contracts.subjects import Subjects
 from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, Conflict, MLHubError, Permanent, Temporary
@@ -60,6 +60,7 @@ class Bus:
         self.workers = Bucket(connection, self.subjects.workers, WorkerLease)
         self.routes = Bucket(connection, self.subjects.routes, Route)
         self.proxies = Bucket(connection, self.subjects.proxies, ProxyState)
+        self.activity = Bucket(connection, self.subjects.activity, ProxyActivity)
         self.ssh_keys = Bucket(connection, self.subjects.ssh_keys, SshKey)
         self.secrets = Bucket(connection, self.subjects.secrets, WorkspaceSecrets)
 

@@ -67,6 +67,7 @@ def streams(subjects: Subjects) -> list[StreamConfig]:
         _bucket(subjects.secrets),
         _bucket(subjects.workers, leases=True),
         _bucket(subjects.proxies, leases=True),
+        _bucket(subjects.activity, leases=True),
     ]
 
 

@@ -59,9 +59,15 @@ class ProxyState(_Value):
     workspaces_revision: int = 0
     """Of the newest workspace record it routes by."""
     routes_revision: int = 0
-    activity: dict[str, Activity] = Field(default_factory=dict)
-    """By workspace name; only those with any activity."""
     version: str = ""
+
+
+class ProxyActivity(_Value):
+    """What went through one replica of the proxy; apart from its state, which is written at each change of a route."""
+
+    replica: str
+    workspaces: dict[str, Activity] = Field(default_factory=dict)
+    """By workspace name; only those with any activity."""
 
 
 class SshKey(_Value):

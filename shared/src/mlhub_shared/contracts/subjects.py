@@ -58,6 +58,11 @@ class Subjects:
         return f"{self.hub}_proxies"
 
     @property
+    def activity(self) -> str:
+        """Bucket with TTL: replica -> ProxyActivity; written by the proxy's agents."""
+        return f"{self.hub}_activity"
+
+    @property
     def ssh_keys(self) -> str:
         """Bucket: fingerprint -> SshKey; written by the hub."""
         return f"{self.hub}_ssh-keys"
