@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from mlhub_shared.bus import Bus
+from mlhub_shared.runtime import configuration
 from tests.conftest import bus_settings
 from tests.support.hub_process import Api, HubProcess
 from tests.support.nats_server import NatsServer
@@ -32,10 +33,26 @@ def test_wrong_settings_end_the_hub_with_a_sentence(tmp_path: Path, environment:
     run = subprocess.run(
         [sys.executable, "-m", "mlhub_hub"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
-    assert run.returncode == 1
+    assert run.returncode == configuration.EXIT_CODE
     assert sentence in run.stderr
     assert "Traceback" not in run.stderr
     assert SECRET not in run.stderr
+
+
+def test_a_configuration_that_fails_ends_the_hub_with_its_place(tmp_path: Path) -> None:
+    config = tmp_path / "jupyterhub_user_config.py"
+    config.write_text("c.JupyterHub.admin_access = False\nc.Spawner.cmd = undefined\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "mlhub_hub"],
+        cwd=tmp_path,
+        env={"MLHUB_HUB_USER_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == configuration.EXIT_CODE
+    assert f"{config}: line 2: NameError: name 'undefined' is not defined" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 async def test_the_users_configuration_wins_and_adds(nats_server: NatsServer, bus: Bus, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from mlhub_standalone import leftovers
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.instance import Instance, keep, plan
@@ -73,6 +75,18 @@ def test_listening_for_everybody_is_not_where_people_go(data: DataDir) -> None:
     instance = planned(data, Asked(host="0.0.0.0"))  # noqa: S104
     assert instance.is_open
     assert instance.public_url == "http://127.0.0.1:8080"
+
+
+def test_a_port_that_is_about_to_be_free_is_waited_for(data: DataDir) -> None:
+    first = planned(data)
+    taken = socket.create_server(("127.0.0.1", first.internal["probe"]))
+    closing = threading.Timer(0.5, taken.close)
+    closing.start()
+    try:
+        assert leftovers.take_over(data) == 0
+    finally:
+        closing.join()
+    assert planned(data).internal == first.internal
 
 
 def test_a_taken_port_names_the_option_that_changes_it() -> None:

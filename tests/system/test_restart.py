@@ -3,6 +3,7 @@
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,8 @@ def test_kept_workspaces_are_found_again_without_the_store_of_the_bus(own_stack:
 def test_a_killed_launcher_leaves_all_running_and_the_next_takes_over(own_stack: Stack) -> None:
     stack = own_stack
     parts, workspaces = set(stack.processes()), set(stack.workspace_processes())
+    pids = {server: answers(stack, server) for server in ("", "gpu1")}
+    ports = stack.data.instance.read_text()
     stack.kill_launcher()
     assert answers(stack, "gpu1")
     assert set(stack.processes()) == parts
@@ -110,7 +113,11 @@ def test_a_killed_launcher_leaves_all_running_and_the_next_takes_over(own_stack:
     assert "that an earlier run had left behind" in stack.output.read_text()
     assert not [process for process in parts if process.is_alive]
     assert set(stack.workspace_processes()) == workspaces
+    # The workspaces know the ports of the hub: those must not have changed.
+    assert stack.data.instance.read_text() == ports
+    assert "is taken by another program" not in stack.output.read_text()
     wait_until(lambda: ready(stack), within=20)
+    assert {server: answers(stack, server) for server in ("", "gpu1")} == pids
 
 
 @pytest.mark.chaos
@@ -120,9 +127,47 @@ def test_down_ends_what_a_killed_launcher_left(own_stack: Stack) -> None:
     stack.kill_launcher()
     down = stack.run("down")
     assert down.returncode == 0
-    assert "Ended" in down.stdout
+    assert down.stdout.count("Ended") == 1
+    assert "of parts" in down.stdout
+    assert "of workspaces" in down.stdout
     assert stack.processes() == []
     assert stack.workspace_processes() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"MLHUB_HUB_WORKSPACES": "bogus"}, "MLHUB_HUB_WORKSPACES: Input should be 'self-service'"),
+        ({"MLHUB_API_TOKEN": "too-short"}, "MLHUB_API_TOKEN must have at least 32 characters"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_wrong_settings_end_the_start_at_once(tmp_path: Path, setting: dict[str, str], sentence: str) -> None:
+    stack = Stack(tmp_path, **setting)
+    try:
+        run = stack.run("up", "--port", str(stack.port), "--ssh-port", str(stack.ssh_port), "--hub-name", HUB)
+        assert run.returncode == 2
+        assert run.stderr.count(sentence) == 1
+        assert sentence not in run.stdout
+        assert "Traceback" not in run.stderr
+        assert "again" not in run.stdout
+        assert setting.get("MLHUB_API_TOKEN", "Traceback") not in run.stdout + run.stderr
+        assert stack.processes() == []
+    finally:
+        stack.wipe()
+
+
+def test_nobody_else_reads_what_the_parts_keep(own_stack: Stack) -> None:
+    stack = own_stack
+    database = list(stack.data.of("hub").glob("jupyterhub.sqlite*"))
+    assert database
+    assert {file.stat().st_mode & 0o077 for file in [*database, stack.data.secrets("hub").parent]} == {0}
+    worker = stack.process("spawner-worker")
+    assert worker is not None
+    umask = next(
+        line for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines() if line.startswith("Umask")
+    )
+    assert int(umask.split()[1], 8) != 0o077
 
 
 def test_a_second_ctrl_c_hurries(own_stack: Stack) -> None:

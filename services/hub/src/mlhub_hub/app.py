@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-import sys
+import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import structlog
 from jupyterhub.app import JupyterHub
 from jupyterhub.services.service import Service
-from pydantic import ValidationError
 from traitlets import Instance
 
 from mlhub_hub import modes, options, services
@@ -30,6 +30,7 @@ from mlhub_hub.rest import rest_handlers
 from mlhub_hub.settings import HubSettings
 from mlhub_hub.watch import Watch
 from mlhub_shared.bus import Bus
+from mlhub_shared.runtime import configuration
 from mlhub_shared.runtime.clock import utc_now
 from mlhub_shared.runtime.logging import configure_logging
 
@@ -51,7 +52,10 @@ class MLHub(JupyterHub):
         """Take our settings, then the user's file, which wins; a file that happens to lie about is not read."""
         self.update_config(jupyterhub_config(self.hub_settings))
         if (user_config := self.hub_settings.user_config) is not None:
-            super().load_config_file(user_config.name, path=str(user_config.parent.absolute()))
+            try:
+                super().load_config_file(user_config.name, path=str(user_config.parent.absolute()))
+            except Exception as error:  # noqa: BLE001  (anything may be written in it)
+                configuration.refuse(f"{user_config}: {_said_by(error, user_config)}")
 
     def init_logging(self) -> None:
         """Hand JupyterHub's lines to the handler of all others."""
@@ -151,18 +155,16 @@ class MLHub(JupyterHub):
 
 def main() -> None:
     """Run the hub until SIGTERM or SIGINT."""
-    try:
-        settings = HubSettings()
-    except ValidationError as error:
-        sys.exit("\n".join(["The hub can't start with these settings:", *map(_sentence, error.errors())]))
+    settings = configuration.load(HubSettings)
     configure_logging("hub", level=settings.log_level, style=settings.log_format)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     MLHub.instance(hub_settings=settings)
     MLHub.launch_instance()
 
 
-def _sentence(error: Any) -> str:
-    # Never the value: it may be a secret.
-    message = error["msg"].removeprefix("Value error, ")
-    name = "_".join(map(str, error["loc"]))
-    return f"  {name}: {message}" if name else f"  {message}"
+def _said_by(error: Exception, file: Path) -> str:
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == file.name
+    ]
+    where = f"line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from mlhub_proxy.haproxy import PID_FILE, HAProxy
 from mlhub_proxy.maps import Maps
 from mlhub_proxy.runtime_api import RuntimeApi
 from mlhub_proxy.settings import ProxySettings
+from mlhub_shared.runtime import configuration
 from mlhub_shared.runtime.service import Runtime, serve
 
 
@@ -69,4 +70,4 @@ def private_folder(data_dir: Path) -> Path:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(ProxySettings()))
+    asyncio.run(run(configuration.load(ProxySettings)))

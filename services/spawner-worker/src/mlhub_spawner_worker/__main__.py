@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 
+from mlhub_shared.runtime import configuration
 from mlhub_shared.runtime.service import Runtime, main
 from mlhub_spawner_worker.factory import running_worker
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
@@ -10,7 +11,7 @@ from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 
 def run() -> None:
     """Run the worker that the environment describes until it is asked to end."""
-    settings = SpawnerWorkerSettings()
+    settings = configuration.load(SpawnerWorkerSettings)
 
     @contextlib.asynccontextmanager
     async def build(runtime: Runtime) -> AsyncIterator[None]:

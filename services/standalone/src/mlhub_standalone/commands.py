@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from mlhub_standalone import cli
-from mlhub_standalone.console import say
+from mlhub_standalone.console import plural, say
 from mlhub_standalone.errors import LauncherError
 
 
@@ -23,18 +23,24 @@ def run(arguments: list[str] | None = None) -> int:
 def _up(options: argparse.Namespace) -> int:
     import asyncio
 
+    from mlhub_shared.runtime import configuration
+    from mlhub_standalone import leftovers
     from mlhub_standalone.instance import plan
     from mlhub_standalone.launcher import Launcher
     from mlhub_standalone.lock import InstanceLock
     from mlhub_standalone.settings import StandaloneSettings, user_environment
 
     data, asked, environment = cli.data_dir(options), cli.asked(options), user_environment()
+    settings = configuration.load(StandaloneSettings)
     data.create()
     lock = InstanceLock(data)
     lock.acquire()
     try:
         say(f"ML Hub in {data.root}")
-        asyncio.run(Launcher(plan(data, asked, environment), StandaloneSettings(), environment).run())
+        # Before the plan: what an earlier launcher left still holds the ports that workspaces know.
+        if ended := leftovers.take_over(data):
+            say(f"Ended {plural(ended, 'process')} that an earlier run had left behind.")
+        asyncio.run(Launcher(plan(data, asked, environment), settings, environment).run())
     finally:
         lock.release()
     return 0

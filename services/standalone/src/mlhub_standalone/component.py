@@ -9,6 +9,9 @@ NATS = "nats"
 SERVICES = ("spawner-worker", "proxy", "hub", "cleanup", "ssh-gateway")
 """In the order in which they are started."""
 
+PRIVATE, INHERITED = 0o077, -1
+"""Umasks: what a component writes nobody else may read, or whatever the launcher's own lets them."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -29,3 +32,4 @@ class Component:
     address: str
     """Where it serves, for people."""
     checks: tuple[Check, ...]
+    umask: int = PRIVATE

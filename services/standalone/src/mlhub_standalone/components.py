@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Mapping
 
-from mlhub_standalone.component import NATS, SERVICES, Check, Component
+from mlhub_standalone.component import INHERITED, NATS, PRIVATE, SERVICES, Check, Component
 from mlhub_standalone.credentials import Credentials
 from mlhub_standalone.data_dir import MARK
 from mlhub_standalone.environment import environment_of
 from mlhub_standalone.instance import Instance
 from mlhub_standalone.ports import LOOPBACK
+
+_START_PEOPLES_PROGRAMS = {"spawner-worker"}
+"""Hand their umask on to workspaces, whose files are for their owners to open to others."""
 
 
 def nats_component(instance: Instance, binary: str, person: Mapping[str, str]) -> Component:
@@ -33,6 +36,7 @@ def service_components(instance: Instance, credentials: Credentials, person: Map
             environment=environment_of(service, instance, credentials, person),
             address=_addresses(instance)[service],
             checks=_checks(instance)[service],
+            umask=INHERITED if service in _START_PEOPLES_PROGRAMS else PRIVATE,
         )
         for service in SERVICES
     ]

@@ -57,7 +57,8 @@ class DataDir:
         """Make the folder, or close it to others."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root.chmod(0o700)
-        make_private(self.root / "logs")
+        for folder in ("logs", "secrets"):
+            make_private(self.root / folder).chmod(0o700)
 
     def exists(self) -> bool:
         """An instance has run here before."""

@@ -4,7 +4,7 @@ import signal
 import time
 
 from mlhub_standalone import leftovers
-from mlhub_standalone.console import plural, say
+from mlhub_standalone.console import say
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.lock import KEEP_WORKSPACES, InstanceLock
@@ -30,10 +30,10 @@ def down(data: DataDir, *, keep_workspaces: bool) -> None:
         data.state.unlink(missing_ok=True)
     finally:
         lock.release()
-    if ended:
-        say(f"Ended {plural(ended, 'process')} that an earlier run had left behind.")
-    elif launcher is None:
-        say(f"Nothing runs on {data.root}.")
+    if launcher is None:
+        say(f"Ended {ended}, which ran on without a launcher." if str(ended) else f"Nothing ran on {data.root}.")
+    else:
+        say("Ended.")
 
 
 def _end_launcher(launcher: Identity, number: signal.Signals) -> None:
@@ -44,4 +44,3 @@ def _end_launcher(launcher: Identity, number: signal.Signals) -> None:
         if time.monotonic() > deadline:
             raise LauncherError(f"the launcher (pid {launcher.pid}) did not end within {WITHIN:.0f} s")
         time.sleep(0.05)
-    say("Ended.")

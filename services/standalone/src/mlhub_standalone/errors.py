@@ -7,6 +7,12 @@ class LauncherError(Exception):
     exit_code = 1
 
 
+class WrongSettings(LauncherError):
+    """A part refuses to start with the settings it was given."""
+
+    exit_code = 2
+
+
 class AlreadyRunning(LauncherError):
     """Another launcher holds this data directory."""
 

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlhub_shared.runtime import configuration
 from mlhub_standalone import credentials, leftovers, nats_config, state_file
 from mlhub_standalone.binaries import nats_server
 from mlhub_standalone.component import NATS, Component
 from mlhub_standalone.components import nats_component, service_components
-from mlhub_standalone.console import plural, say
+from mlhub_standalone.console import say
 from mlhub_standalone.data_dir import make_private
 from mlhub_standalone.environment import remarks
-from mlhub_standalone.errors import LauncherError
+from mlhub_standalone.errors import LauncherError, WrongSettings
 from mlhub_standalone.hints import hints
 from mlhub_standalone.instance import Instance, keep
 from mlhub_standalone.lock import KEEP_WORKSPACES
@@ -53,7 +54,8 @@ class Launcher:
 
     async def _start(self) -> None:
         began = time.monotonic()
-        await self._take_over()
+        for warning in self._instance.warnings:
+            say(f"  {warning}")
         require_free(self._instance.port, self._instance.host, "--port")
         require_free(self._instance.ssh_port, self._instance.host, "--ssh-port")
         keep(self._instance)
@@ -69,13 +71,6 @@ class Launcher:
         )
         self._is_up = True
         self._show(time.monotonic() - began)
-
-    async def _take_over(self) -> None:
-        ended = await asyncio.to_thread(leftovers.end, self._instance.data, keep_workspaces=True)
-        if ended:
-            say(f"Ended {plural(ended, 'process')} that an earlier run had left behind.")
-        for warning in self._instance.warnings:
-            say(f"  {warning}")
 
     async def _start_bus(self, password: str) -> None:
         binary = await asyncio.to_thread(nats_server, self._settings.nats_server)
@@ -100,6 +95,8 @@ class Launcher:
             problems = {part: await _problem(part) for part in waiting}
             waiting = [part for part in waiting if problems[part] is not None]
             for part in waiting:
+                if part.last_code == configuration.EXIT_CODE:
+                    raise WrongSettings(_what_is_wrong(part))
                 if part.restarts >= _TOO_OFTEN:
                     raise LauncherError(_why_not(part))
             if waiting and not said and time.monotonic() > deadline:
@@ -121,7 +118,8 @@ class Launcher:
             await _unless(self._stop, asyncio.ensure_future(asyncio.sleep(_LOGS_EVERY)))
 
     def _changed(self, part: Supervised) -> None:
-        if part.state is State.WAITING and not self._stop.is_set():
+        is_hopeless = not self._is_up and part.last_code == configuration.EXIT_CODE
+        if part.state is State.WAITING and not self._stop.is_set() and not is_hopeless:
             say(f"  {part.name} {part.last_end}; starting it again (log: {part.log.path})")
         elif part.state is State.RUNNING and part.restarts and self._is_up:
             say(f"  {part.name} runs again (pid {_pid(part)})")
@@ -180,6 +178,13 @@ async def _problem(part: Supervised) -> str | None:
     if part.state is not State.RUNNING:
         return part.last_end or "it is being started"
     return await problem_of(part.component)
+
+
+def _what_is_wrong(part: Supervised) -> str:
+    lines = part.log.tail(50)
+    # From the last heading on: it may have been started again meanwhile, and said it again.
+    begin = max((number for number, line in enumerate(lines) if line == configuration.HEADING), default=-1)
+    return "\n".join([f"{part.name} can't start with these settings:", *lines[begin + 1 :]])
 
 
 def _why_not(part: Supervised) -> str:

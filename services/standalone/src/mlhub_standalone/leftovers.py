@@ -1,11 +1,18 @@
 """What is left of an instance: of an earlier launcher that was killed, or of a part that was."""
 
+from dataclasses import dataclass
+
 from mlhub_standalone import processes, state_file
-from mlhub_standalone.data_dir import MARK, DataDir
+from mlhub_standalone.console import plural
+from mlhub_standalone.data_dir import MARK, DataDir, read_json
+from mlhub_standalone.ports import await_free
 from mlhub_standalone.processes import Identity
 
 WITHIN = 8.0
 """Seconds that a leftover gets to end by itself."""
+
+_ROUNDS = 3
+_PORTS_WITHIN = 5.0
 
 
 def parts(data: DataDir) -> list[Identity]:
@@ -25,9 +32,38 @@ def workspaces(data: DataDir) -> list[Identity]:
     return processes.marked("MLHUB_INSTANCE", worker) if worker else []
 
 
-def end(data: DataDir, *, keep_workspaces: bool) -> int:
-    """End whatever is left; returns how many processes there were."""
-    found = parts(data)
-    if not keep_workspaces:
-        found += workspaces(data)
-    return processes.end(found, within=WITHIN)
+@dataclass(frozen=True)
+class Ended:
+    """How many processes were ended."""
+
+    parts: int
+    workspaces: int
+
+    def __str__(self) -> str:
+        of = {"of parts": self.parts, "of workspaces": self.workspaces}
+        return " and ".join(f"{plural(number, 'process')} {whose}" for whose, number in of.items() if number)
+
+
+def end(data: DataDir, *, keep_workspaces: bool) -> Ended:
+    """End whatever is left."""
+    ended = set[Identity]()
+    # Anew until there is none: a part that is asked to end may just have started HAProxy again.
+    for _ in range(_ROUNDS):
+        if not (found := parts(data)):
+            break
+        ended.update(found)
+        processes.end(found, within=WITHIN)
+    return Ended(len(ended), 0 if keep_workspaces else processes.end(workspaces(data), within=WITHIN))
+
+
+def take_over(data: DataDir) -> int:
+    """End the parts of a launcher that was killed, and wait for their ports; returns how many there were.
+
+    Workspaces run on, and know the ports: those must be free before anybody asks whether they have to be replaced.
+    """
+    ended = end(data, keep_workspaces=True).parts
+    kept = read_json(data.instance)
+    await_free(kept.get("internal", {}).values(), within=_PORTS_WITHIN)
+    if ended:
+        await_free((kept[name] for name in ("port", "ssh_port") if name in kept), within=_PORTS_WITHIN)
+    return ended

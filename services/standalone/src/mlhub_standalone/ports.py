@@ -2,7 +2,8 @@
 
 import random
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 
 from mlhub_standalone.errors import LauncherError
 
@@ -27,6 +28,7 @@ INTERNAL = {
 # Below the range from which Linux takes the ports of outgoing connections: what is ours stays free while we are down.
 _FIRST, _LAST = 20000, 31999
 _TRIES = 200
+_POLL = 0.05
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -36,6 +38,14 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
             return True
     except OSError:
         return False
+
+
+def await_free(ports: Iterable[int], host: str = LOOPBACK, *, within: float) -> None:
+    """Wait until nobody listens on any of them, but not long: who is about to end needs a moment."""
+    deadline = time.monotonic() + within
+    for port in ports:
+        while not is_free(port, host) and time.monotonic() < deadline:
+            time.sleep(_POLL)
 
 
 def choose_internal(kept: Mapping[str, int], environment: Mapping[str, str]) -> tuple[dict[str, int], list[str]]:

@@ -40,6 +40,8 @@ class Supervised:
         self.restarts = 0
         self.last_end = ""
         """How the process before this one ended, in words."""
+        self.last_code: int | None = None
+        """Its exit code."""
         self._changed = changed
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -88,6 +90,7 @@ class Supervised:
                     stdout=output,
                     stderr=output,
                     env=self.component.environment,
+                    umask=self.component.umask,
                     # Of its own session: a Ctrl-C at the terminal reaches the launcher alone.
                     start_new_session=True,
                 )
@@ -100,7 +103,7 @@ class Supervised:
             self._send(signal.SIGTERM)
         code = await process.wait()
         self.identity = None
-        self.last_end = describe_end(code)
+        self.last_code, self.last_end = code, describe_end(code)
 
     async def _pause(self, seconds: float) -> None:
         try:
