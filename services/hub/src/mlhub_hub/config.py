@@ -15,6 +15,9 @@ _DAY = 24 * 3600
 
 _HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
+_USER_NAME = r"[^\x00-\x1f\x7f]{1,255}\Z"
+"""Whatever the authenticator: no workspace can have a longer name in its identity. Ours has a stricter rule."""
+
 _IMAGE_ENVIRONMENT = {"AUTHENTICATE_VIA_JUPYTER": "true", "SHUTDOWN_INACTIVE_KERNELS": "true"}
 """Without the first, the tools of an ml-workspace image are open to everybody."""
 
@@ -46,6 +49,7 @@ def _hub(c: Config, settings: HubSettings) -> None:
     hub.proxy_class = "mlhub_hub.proxy.NatsProxy"
     hub.authenticator_class = "mlhub_hub.auth.authenticator.SignUpAuthenticator"
     c.SignUpAuthenticator.open_signup = settings.open_signup
+    c.Authenticator.username_pattern = _USER_NAME
     c.Authenticator.admin_users = {settings.admin_name}
     hub.bind_url = settings.public_url
     hub.hub_bind_url = f"http://{settings.listen_host}:{settings.listen_port}"

@@ -17,20 +17,27 @@ def find(db: Session, name: str) -> Account | None:
     return db.get(Account, name, populate_existing=True)
 
 
+def is_taken(db: Session, name: str) -> bool:
+    """Has somebody an account of this name, or waits for one? A rejected request keeps nobody else from asking."""
+    account = find(db, name)
+    return account is not None and account.approval != Approval.REJECTED
+
+
 def sign_up(db: Session, name: str, password_hash: str, *, open_signup: bool, admins: set[str], now: datetime) -> bool:
     """Make an account unless the name is taken or kept for the first admin; True if it may log in at once."""
-    if find(db, name) is not None or db.get(FirstAdmin, name) is not None:
+    if is_taken(db, name) or db.get(FirstAdmin, name) is not None:
         return False
-    # A name that is an admin's, or has workspaces already, is never given away without anybody's looking.
-    precious = name in admins or orm.User.find(db, name) is not None
+    # A name that is an admin's, a user's already, or was rejected, is never given away without anybody's looking.
+    precious = name in admins or orm.User.find(db, name) is not None or find(db, name) is not None
     approved = open_signup and not precious
-    db.add(
+    db.merge(
         Account(
             name=name,
             password_hash=password_hash,
             approval=Approval.APPROVED if approved else Approval.PENDING,
             created_at=now,
             decided_at=now if approved else None,
+            decided_by=None,
         )
     )
     db.commit()
@@ -61,10 +68,15 @@ def first_admin_name(db: Session, token: str) -> str | None:
 
 
 def decide(db: Session, name: str, approval: Approval, *, by: str, now: datetime) -> Account | None:
-    """Approve or reject, also what was decided before; None if there is no such account."""
+    """Approve or reject, also what was decided before; None if there is no such account.
+
+    To reject what was approved once withdraws it; else it is but a request, and the user of its name stays as he is.
+    """
     account = find(db, name)
     if account is None:
         return None
+    if approval is Approval.REJECTED and not account.is_request:
+        approval = Approval.WITHDRAWN
     account.approval, account.decided_at, account.decided_by = approval, now, by
     db.commit()
     return account

@@ -25,6 +25,7 @@ _ADDRESS_FACTOR = 10
 _REFUSED = {
     Approval.PENDING: "Your account waits for an administrator's approval.",
     Approval.REJECTED: "An administrator has not approved this account.",
+    Approval.WITHDRAWN: "An administrator has withdrawn this account.",
 }
 
 
@@ -62,6 +63,11 @@ class SignUpAuthenticator(Authenticator):
         """One way to write each name."""
         normalised: str = super().normalize_username(names.normalise(username))
         return normalised
+
+    def validate_username(self, username: str) -> bool:
+        """Whoever makes or renames a user is bound by the rule of sign-up; asked about normalised names."""
+        is_ordinary = names.normalise(username) == username and names.why_refused(username) is None
+        return is_ordinary and bool(super().validate_username(username))
 
     async def authenticate(self, handler: BaseHandler, data: dict[str, str]) -> dict[str, Any] | None:
         """The user of a right password and an approved account; None for a wrong one."""
@@ -101,13 +107,17 @@ class SignUpAuthenticator(Authenticator):
         accounts.count_failure(self._db, limits, self.clock())
 
     async def refresh_user(self, user: User, handler: BaseHandler | None = None) -> bool:
-        """Still approved? Users without an account were made by an administrator or another authenticator."""
+        """May he still do anything? Not once his account is withdrawn.
+
+        Users without an account were made by an administrator or another authenticator. Anybody may ask for an account
+        of their name: a request that nobody has approved says nothing about them.
+        """
         account = accounts.find(self._db, user.name)
-        approved = account is None or account.is_approved
-        if not approved and handler is not None and not hasattr(handler, "_token_authenticated"):
+        welcome = account is None or not account.is_withdrawn
+        if not welcome and handler is not None and not hasattr(handler, "_token_authenticated"):
             # JupyterHub 6.1 asks for this attribute, but sets it only where there is a token.
             handler._token_authenticated = False
-        return approved
+        return welcome
 
     async def delete_user(self, user: User) -> None:
         """Else the deleted user could log in again."""

@@ -86,7 +86,7 @@ async def _happened(event: asyncio.Event) -> None:
 
 
 def wanted_keys(db: Session) -> dict[str, SshKey]:
-    """The keys that may log in: of users that there are, and whose accounts, if they have any, are approved."""
+    """The keys that may log in: of users that there are, and whose accounts are not withdrawn."""
     rows = db.execute(
         select(SshKeyRow, Account)
         .join(orm.User, orm.User.name == SshKeyRow.user)
@@ -101,7 +101,7 @@ def wanted_keys(db: Session) -> dict[str, SshKey]:
             added_at=key.added_at,
         )
         for key, account in rows
-        if account is None or account.is_approved
+        if account is None or not account.is_withdrawn
     }
 
 

@@ -1,4 +1,4 @@
-"""Which names people may take when they sign up."""
+"""Which names users may have, however they are made."""
 
 import unicodedata
 
@@ -12,7 +12,7 @@ def normalise(name: str) -> str:
 
 
 def why_refused(name: str) -> str | None:
-    """Why nobody can sign up by this (normalised) name, as a sentence; None if one can."""
+    """Why nobody can have this (normalised) name, as a sentence; None if one can."""
     if not name:
         return "Choose a name."
     if len(name) > MAX_LENGTH:

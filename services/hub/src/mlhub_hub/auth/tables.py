@@ -13,6 +13,9 @@ class Approval(StrEnum):
     PENDING = "pending"
     APPROVED = "approved"
     REJECTED = "rejected"
+    """Never approved: nobody has come in by this account."""
+    WITHDRAWN = "withdrawn"
+    """Was approved once."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -52,6 +55,16 @@ class Account(Base):
     def is_approved(self) -> bool:
         """May log in."""
         return self.approval == Approval.APPROVED
+
+    @property
+    def is_request(self) -> bool:
+        """Nobody has approved it yet: whatever user has its name is not known to be whoever signed up."""
+        return self.approval in {Approval.PENDING, Approval.REJECTED}
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """The user of this name may do nothing any more."""
+        return self.approval == Approval.WITHDRAWN
 
 
 class FailedLogins(Base):

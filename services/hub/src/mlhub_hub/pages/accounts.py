@@ -81,7 +81,7 @@ class SignUpPage(PageHandler):
 
     def _sign_up(self, name: str, password_hash: str) -> bool:
         authenticator = self.accounts_authenticator
-        known = accounts.find(self.db, name) is not None
+        known = accounts.is_taken(self.db, name)
         accounts.sign_up(
             self.db,
             name,
@@ -168,7 +168,8 @@ class AccountRow:
     last_login_at: datetime | None
     is_admin: bool
     """Is, or will be once approved."""
-    has_workspaces: bool
+    has_user: bool
+    """Whose workspaces go to whoever asked, once approved."""
     is_self: bool
 
 
@@ -180,12 +181,13 @@ class ApprovalsPage(PageHandler):
     async def get(self) -> None:
         """Those who wait first."""
         admins = self.accounts_authenticator.admin_users
-        rows = [self._row(account, admins) for account in accounts.everybody(self.db)]
+        everybody = accounts.everybody(self.db)
+        rows = [self._row(account, admins) for account in everybody]
         await self.show(
             "approvals.html",
             pending=[row for row in rows if row.approval == Approval.PENDING],
             decided=[row for row in rows if row.approval != Approval.PENDING],
-            others=self._without_account({row.name for row in rows}),
+            others=self._without_account({account.name for account in everybody if not account.is_request}),
             action=self.page_url("approvals"),
         )
 
@@ -201,9 +203,10 @@ class ApprovalsPage(PageHandler):
         if name == by and decision != "approve":
             raise web.HTTPError(400, "You can't lock yourself out.")
         approval, kind = _DECISIONS[decision]
-        if accounts.decide(self.db, name, approval, by=by, now=self.context.clock()) is None:
+        account = accounts.decide(self.db, name, approval, by=by, now=self.context.clock())
+        if account is None:
             raise web.HTTPError(404, "There is no such account any more.")
-        if approval is not Approval.APPROVED:
+        if account.is_withdrawn:
             authenticator.end_sessions(self, name)
         wake_projection(self.settings)
         announce(self.settings, kind, name, by=by)
@@ -219,7 +222,7 @@ class ApprovalsPage(PageHandler):
             decided_by=account.decided_by,
             last_login_at=account.last_login_at,
             is_admin=account.name in admins or (user is not None and bool(user.admin)),
-            has_workspaces=user is not None and any(spawner.user_options for spawner in user.orm_spawners.values()),
+            has_user=user is not None,
             is_self=account.name == self.current_user.name,
         )
 
