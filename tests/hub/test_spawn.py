@@ -131,8 +131,9 @@ async def test_a_workspace_made_anew_while_it_is_deleted_is_the_hubs_own(stage: 
     for _ in range(3):
         await stage.api("POST", "/users/ines/servers/o", expect=202)
         await stage.until_ready("ines", "o")
+        before = len(stage.worker.commands)
         removal = asyncio.ensure_future(stage.api.status("DELETE", "/users/ines/servers/o", {"remove": True}))
-        await asyncio.sleep(0.05)
+        await until(lambda: len(stage.worker.commands) > before)  # noqa: B023  (awaited in this very round)
         again = asyncio.ensure_future(stage.api.status("POST", "/users/ines/servers/o"))
         assert (await removal, await again) in {(204, 202), (202, 202)}
         await stage.until_ready("ines", "o")
@@ -146,8 +147,9 @@ async def test_a_user_is_deleted_while_a_workspace_of_his_is(stage: Stage) -> No
     await stage.user("jon")
     await stage.api("POST", "/users/jon/servers/o", expect=202)
     await stage.until_ready("jon", "o")
+    before = len(stage.worker.commands)
     removal = asyncio.ensure_future(stage.api.status("DELETE", "/users/jon/servers/o", {"remove": True}))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(stage.worker.commands) > before)
     assert await stage.api.status("DELETE", "/users/jon") == 204
     assert await removal in {202, 204}
     assert await stage.api.status("GET", "/users/jon") == 404

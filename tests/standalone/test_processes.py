@@ -87,5 +87,16 @@ def test_a_mark_is_found_in_children_with_a_session_of_their_own(started: list["
 def test_a_pid_file_of_another_program_is_not_believed(tmp_path: Path) -> None:
     file = tmp_path / "x.pid"
     file.write_text(f"{os.getpid()}\n")
-    assert processes.named(file, "no part of the command line of these tests") == []
-    assert processes.named(tmp_path / "missing.pid", "pytest") == []
+    assert processes.named(file) == []
+    assert processes.named(tmp_path / "missing.pid") == []
+
+
+def test_a_pid_file_of_a_program_that_works_beside_it_is_believed(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    file = tmp_path / "x.pid"
+    with subprocess.Popen(["sleep", "60"], cwd=tmp_path / "inside", env={}) as child:
+        try:
+            file.write_text(f"{child.pid}\n")
+            assert [found.pid for found in processes.named(file)] == [child.pid]
+        finally:
+            child.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlhub_shared.contracts.workspace import Phase, Reason
+from mlhub_standalone.processes import Identity
 from tests.support.stack import FAKE_SERVER, HUB, Stack, wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -174,10 +175,13 @@ def test_a_second_ctrl_c_hurries(own_stack: Stack) -> None:
     stack = own_stack
     worker = stack.process("spawner-worker")
     assert worker is not None
+    haproxy = int((stack.data.of("proxy") / "haproxy.pid").read_text())
+    assert haproxy in {process.pid for process in stack.processes()}
     # One that can't stop anything: only the hurry ends this soon.
     worker.send(signal.SIGSTOP)
     stack.launcher.send_signal(signal.SIGINT)
     wait_until(lambda: "Ending ML Hub" in stack.output.read_text())
     assert stack.end(signal.SIGINT, within=15) == 0
     assert stack.processes() == []
+    assert Identity.of(haproxy) is None
     assert stack.workspace_processes() == []

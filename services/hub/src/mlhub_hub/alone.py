@@ -27,7 +27,7 @@ async def alone(context: HubContext, user: str, servers: Iterable[str]) -> Async
     """Keep other requests from starting or removing these workspaces; HTTP 409 if one of them does not end."""
     async with AsyncExitStack() as stack:
         for server in sorted(servers):
-            lock = context.locks.setdefault(context.workspace(user, server).name, asyncio.Lock())
+            lock = context.locks.setdefault(f"{user}/{server}", asyncio.Lock())
             try:
                 async with asyncio.timeout(_PATIENCE):
                     await lock.acquire()

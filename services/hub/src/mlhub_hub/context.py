@@ -50,7 +50,7 @@ class HubContext:
     spawners: "WeakValueDictionary[str, BusSpawner]" = field(default_factory=WeakValueDictionary)
     """The spawner of each workspace that JupyterHub has in hand, by workspace name."""
     locks: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
-    """Held by who starts or removes a workspace, by its name; see `alone`."""
+    """Held by who starts or removes a workspace, by user and server as they were asked for; see `alone`."""
     unapplied: WeakKeyDictionary[orm.Spawner, dict[str, Any]] = field(default_factory=WeakKeyDictionary)
     """What the options were before a change that no start has accepted yet."""
     missing_since: dict[str, float] = field(default_factory=dict)

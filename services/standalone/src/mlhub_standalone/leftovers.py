@@ -19,7 +19,7 @@ def parts(data: DataDir) -> list[Identity]:
     """Processes of the launcher's parts, by what it recorded and by the mark they carry; HAProxy among them."""
     recorded = [part.process for part in state_file.read(data) if part.process is not None]
     marked = processes.marked(MARK, str(data.root))
-    haproxy = processes.named(data.of("proxy") / "haproxy.pid", str(data.of("proxy")))
+    haproxy = processes.named(data.of("proxy") / "haproxy.pid")
     return [process for process in dict.fromkeys([*recorded, *marked, *haproxy]) if process.is_alive]
 
 

@@ -49,15 +49,14 @@ def marked(variable: str, value: str) -> list[Identity]:
     return [found for found, environment in _environments() if mark in environment]
 
 
-def named(pid_file: Path, mention: str) -> list[Identity]:
-    """The process of a pid file, if its command line mentions something that a stranger's would not."""
+def named(pid_file: Path) -> list[Identity]:
+    """The process of a pid file, if it works below the file's folder, where no stranger does."""
     try:
         pid = int(pid_file.read_text().split()[0])
-        command = (PROC / str(pid) / "cmdline").read_bytes()
+        found, folder = Identity.of(pid), (PROC / str(pid) / "cwd").readlink()
     except (OSError, ValueError, IndexError):
         return []
-    found = Identity.of(pid)
-    return [found] if found and mention.encode() in command else []
+    return [found] if found and folder.is_relative_to(pid_file.parent.resolve()) else []
 
 
 def end(processes: Iterable[Identity], *, within: float) -> int:
