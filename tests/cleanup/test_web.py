@@ -68,7 +68,7 @@ async def door(nats_server: NatsServer, real_hub: RealHub, tmp_path: Path) -> As
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            assert await asyncio.wait_for(process.wait(), 8) == 0, (tmp_path / "cleanup.log").read_text()
+            assert await asyncio.wait_for(process.wait(), 20) == 0, (tmp_path / "cleanup.log").read_text()
         finally:
             await door.stop()
     written = (tmp_path / "cleanup.log").read_text()

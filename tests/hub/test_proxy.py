@@ -93,7 +93,7 @@ async def test_a_workspace_counts_as_ready_only_when_the_proxy_has_its_route(sta
         assert (await stage.api.server("lag") or {})["pending"] == "spawn"
         revision = 1_000_000
         lease.poke()
-        await stage.until_ready("lag", within=3)
+        await stage.until_ready("lag", within=20)
     finally:
         task.cancel()
 

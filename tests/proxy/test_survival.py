@@ -34,7 +34,7 @@ async def websocket(agent: Agent, path: str = "/user/alice/ws") -> AsyncIterator
 
 async def echoes(socket: Socket, text: str = "x") -> bool:
     await socket.send_str(text)
-    return (await socket.receive_str(timeout=5)).endswith(f":{text}")
+    return (await socket.receive_str(timeout=20)).endswith(f":{text}")
 
 
 def alive(pid: int) -> bool:
@@ -101,7 +101,7 @@ async def test_a_new_configuration_takes_over_without_dropping_anybody(
         new = agent.haproxy
         # The end is the end for both, although the old one still has a connection open.
         await agent.stop()
-        await until(lambda: not alive(old) and not alive(new), within=3)
+        await until(lambda: not alive(old) and not alive(new), within=10)
 
 
 async def test_a_configuration_that_fails_leaves_the_running_haproxy_alone(
@@ -179,7 +179,7 @@ async def test_an_agent_that_fails_leaves_what_it_found(agent: Agent) -> None:
     async with taken:
         await agent.start()
         assert agent.process is not None
-        assert await asyncio.wait_for(agent.process.wait(), 10) != 0
+        assert await asyncio.wait_for(agent.process.wait(), 30) != 0
     assert alive(haproxy)
     await agent.stop()
     await agent.start()
@@ -193,7 +193,7 @@ async def test_an_agent_that_fails_leaves_nothing_that_it_started(stopped_agent:
     async with taken:
         await agent.start()
         assert agent.process is not None
-        assert await asyncio.wait_for(agent.process.wait(), 10) != 0
+        assert await asyncio.wait_for(agent.process.wait(), 30) != 0
     assert "haproxy.started" in agent.log.read_text()
     with pytest.raises(ConnectionRefusedError):
         await ask(agent.public, "/")
@@ -216,7 +216,7 @@ async def test_an_open_websocket_does_not_hold_the_end(agent: Agent, bus: Bus, b
     haproxy = agent.haproxy
     async with websocket(agent) as socket:
         assert await echoes(socket)
-        await asyncio.wait_for(agent.stop(), 5)
+        await asyncio.wait_for(agent.stop(), 20)
         assert not alive(haproxy)
     assert not (agent.data_dir / "haproxy.pid").exists()
     assert await bus.proxies.get("proxy-1") is None
@@ -229,7 +229,7 @@ async def test_the_agent_ends_while_the_bus_is_away(
     await stopped_agent.start()
     await until_async(lambda: serves(stopped_agent, "/", "hub"))
     haproxy = stopped_agent.haproxy
-    await asyncio.wait_for(stopped_agent.stop(), 8)
+    await asyncio.wait_for(stopped_agent.stop(), 20)
     assert not alive(haproxy)
 
 

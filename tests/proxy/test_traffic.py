@@ -18,7 +18,7 @@ from tests.support.makers import record
 from tests.support.waiting import until_async
 
 SIZE = 50 * 1024 * 1024
-SOON = timedelta(seconds=5)
+SOON = timedelta(seconds=20)
 
 
 async def activity(bus: Bus, name: str = "ws-alice-test") -> Activity | None:
@@ -52,7 +52,7 @@ async def test_a_stream_passes_piece_by_piece(agent: Agent, bus: Bus, backend: M
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         for number in range(3):
             # The next piece is sent only after this one has come through.
-            piece = await asyncio.wait_for(answer.content.readuntil(b"\n\n"), 2)
+            piece = await asyncio.wait_for(answer.content.readuntil(b"\n\n"), 20)
             assert piece == f"data: {number}\n\n".encode()
             alice.proceed.set()
 

@@ -19,7 +19,7 @@ from tests.support.makers import NOW, record, spawn, stop, workspace
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until
 
-SOON = timedelta(seconds=5)
+SOON = timedelta(seconds=20)
 
 
 async def test_bucket_compares_and_sets(bus: Bus) -> None:
@@ -67,7 +67,7 @@ async def test_table_tells_what_went_while_it_was_away(bus: Bus, nats_server: Na
     with table.changes() as changes:
         await anext(changes)
         await other.workspaces.delete("gone")
-        assert await asyncio.wait_for(anext(changes), 5) == {"gone"}
+        assert await asyncio.wait_for(anext(changes), 20) == {"gone"}
     assert table.value("gone") is None
     await other.close()
 
@@ -188,7 +188,7 @@ async def test_publishing_waits_for_a_server_that_restarts(bus: Bus, nats_server
     await asyncio.sleep(0.5)
     assert not sending.done()
     await nats_server.start()
-    assert await asyncio.wait_for(sending, 10)
+    assert await asyncio.wait_for(sending, 30)
 
 
 async def test_publishing_gives_up_in_the_end(bus: Bus, nats_server: NatsServer) -> None:
@@ -207,11 +207,11 @@ async def test_replay_tells_the_past_then_the_present_over_a_restart(bus: Bus, n
     since = datetime.now(UTC) - timedelta(seconds=1)
     await bus.emit(event(message="first"))
     replay = bus.replay(workspace().name, since=since)
-    assert (await asyncio.wait_for(anext(replay), 5)).message == "first"
+    assert (await asyncio.wait_for(anext(replay), 20)).message == "first"
     await nats_server.kill()
     await nats_server.start()
     await bus.emit(event(message="second"))
-    assert (await asyncio.wait_for(anext(replay), 5)).message == "second"
+    assert (await asyncio.wait_for(anext(replay), 20)).message == "second"
     await replay.aclose()
 
 
@@ -263,7 +263,7 @@ async def test_timers_fire_once_and_survive_a_kill(bus: Bus, nats_server: NatsSe
     await nats_server.start()
     await until(lambda: [user for user, _ in fired] == ["soon", "down", "later"])
     late = fired[-1][1] - (now + timedelta(seconds=3)).timestamp()
-    assert 0 <= late < 1
+    assert 0 <= late < 5
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ class Toy:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._log, self._environment, self.port = folder / "toy.log", environment, free_port()
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=5)
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
         self.process: asyncio.subprocess.Process
 
     async def start(self) -> None:
@@ -148,7 +148,7 @@ async def test_a_task_that_fails_is_started_again_ever_later(toy: Toy, how: str)
         async def failing() -> bool:
             return await toy.problems() == {"toy": "it was told to fail" if how == "raise" else "it ended"}
 
-        await until_async(failing, within=3)
+        await until_async(failing, within=20)
         began = time.monotonic()
         await toy.until_ready()
         waits.append(time.monotonic() - began)

@@ -19,7 +19,7 @@ async def test_a_task_whose_cancellation_meets_an_answer_ends() -> None:
 
     task = asyncio.ensure_future(ask_for_ever())
     (await answers.get()).set_result("in the turn of the cancellation")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await end_tasks(task)
     assert task.cancelled()
 

@@ -115,7 +115,7 @@ async def test_a_client_sends_signals(place: Place) -> None:
         assert await process.stdout.readline() == "on\n"
         process.send_signal("USR1")
         assert await process.stdout.readline() == "got\n"
-        await process.wait(timeout=5)
+        await process.wait(timeout=20)
         assert process.exit_status == 5
 
 
@@ -133,7 +133,7 @@ async def test_a_terminal_has_size_type_and_modes_and_follows_the_client(place: 
         process.change_terminal_size(90, 20)
         assert (await process.stdout.readline()).strip() == "20 90"
         process.stdin.write("\n\n")
-        await process.wait(timeout=5)
+        await process.wait(timeout=20)
         assert process.exit_status == 4
 
 
@@ -144,7 +144,7 @@ async def test_control_c_reaches_the_program_of_a_terminal(place: Place) -> None
     ):
         assert (await process.stdout.readline()).strip() == "on"
         process.stdin.write("\x03")
-        await process.wait(timeout=5)
+        await process.wait(timeout=20)
         assert process.exit_signal is not None
         assert process.exit_signal[0] == "INT"
 

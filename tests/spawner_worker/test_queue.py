@@ -55,7 +55,7 @@ async def test_a_full_house_can_be_told_to_stop_what_waits(
     async with working(nats_server, tmp_path / "w", scripted, capacity=2):
         await fill(people, room=2)
         await people.send(stop("cid", generation=20))
-        stopped = await people.reaches(NAMES["cid"], Phase.STOPPED, within=2)
+        stopped = await people.reaches(NAMES["cid"], Phase.STOPPED, within=10)
         assert stopped.reason is Reason.ASKED
         assert await positions(people) == {"dan": 1, "eve": 2}
         await people.send(delete("dan", generation=20))

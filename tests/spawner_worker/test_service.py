@@ -122,7 +122,7 @@ async def test_a_worker_killed_and_restarted_finds_its_workspace(service: Servic
     assert running.items() <= service.workspaces().items()
     (pid,) = running
     os.kill(pid, signal.SIGKILL)
-    await people.reaches(ALICE, Phase.FAILED, within=1)
+    await people.reaches(ALICE, Phase.FAILED, within=10)
     assert await service.end(signal.SIGTERM) == 0
     assert set(service.workspaces().values()) == {workspace("bob").name}, "they outlive their worker"
 

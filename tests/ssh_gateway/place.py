@@ -140,7 +140,7 @@ def _make_client_key(path: Path) -> str:
     return key.export_public_key().decode()
 
 
-async def read_until(stream: asyncio.StreamReader, text: bytes, *, within: float = 10) -> bytes:
+async def read_until(stream: asyncio.StreamReader, text: bytes, *, within: float = 30) -> bytes:
     """What a process says up to and with this text; TimeoutError if it does not come."""
     seen = b""
     async with asyncio.timeout(within):

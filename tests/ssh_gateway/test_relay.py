@@ -45,7 +45,7 @@ async def test_a_terminal_follows_the_client(place: Place) -> None:
         process.change_terminal_size(90, 20)
         assert (await process.stdout.readline()).strip() == "20 90"
         process.stdin.write("\n\n")
-        await process.wait(timeout=5)
+        await process.wait(timeout=20)
         assert process.exit_signal is not None
         assert process.exit_signal[0] == "TERM"
 
@@ -57,7 +57,7 @@ async def test_signals_go_in_and_exit_signals_come_out(place: Place) -> None:
     ):
         assert await process.stdout.readline() == "on\n"
         process.send_signal("USR1")
-        await process.wait(timeout=5)
+        await process.wait(timeout=20)
         assert process.exit_signal is not None
         assert process.exit_signal[0] == "USR1"
 
@@ -136,7 +136,7 @@ async def test_the_clients_agent_is_reachable_inside_and_only_for_whoever_forwar
         "ssh-agent", "-D", "-a", str(socket), stdout=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not socket.exists():  # noqa: ASYNC110  (the agent tells nobody)
                 await asyncio.sleep(0.02)
         with_agent = ("-o", f"IdentityAgent={socket}")
@@ -156,7 +156,7 @@ async def test_the_machines_own_end_ends_the_session_with_a_sentence(place: Plac
     assert client.stdout is not None
     await read_until(client.stdout, b"on\n")
     await place.attach.__aexit__(None, None, None)
-    _, stderr = await asyncio.wait_for(client.communicate(), 10)
+    _, stderr = await asyncio.wait_for(client.communicate(), 30)
     assert client.returncode == 255
     assert b"the connection to the workspace is lost" in stderr
 
@@ -177,7 +177,7 @@ async def fetch(port: int, *, tries: int = 100) -> bytes:
                 raise
             await asyncio.sleep(0.05)
             continue
-        said = await asyncio.wait_for(reader.read(), 5)
+        said = await asyncio.wait_for(reader.read(), 20)
         writer.close()
         await writer.wait_closed()
         return said

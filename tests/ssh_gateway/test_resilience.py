@@ -34,7 +34,7 @@ async def test_the_bus_may_die_during_a_session_and_before_the_next(place: Place
     client.stdin.write(b"three\n")
     await read_until(client.stdout, b"three\n")
     client.stdin.close()
-    assert await asyncio.wait_for(client.wait(), 5) == 0
+    assert await asyncio.wait_for(client.wait(), 20) == 0
     await client.communicate()
 
 
@@ -45,7 +45,7 @@ async def test_a_gateway_that_ends_says_so_and_its_successor_serves(quiet_place:
         client = await alice.start("alice", "echo on; cat")
         assert client.stdout is not None
         await read_until(client.stdout, b"on\n")
-    _, stderr = await asyncio.wait_for(client.communicate(), 5)
+    _, stderr = await asyncio.wait_for(client.communicate(), 20)
     assert client.returncode == 255
     assert b"the gateway is stopping" in stderr
     async with quiet_place.gateway():
@@ -163,7 +163,7 @@ async def test_events_of_a_time_without_the_bus_arrive_when_it_is_back(place: Pl
 async def greeting(reader: asyncio.StreamReader) -> bytes:
     """What the server says first; nothing if it hangs up."""
     with contextlib.suppress(OSError):
-        return await asyncio.wait_for(reader.readline(), 5)
+        return await asyncio.wait_for(reader.readline(), 20)
     return b""
 
 

@@ -142,7 +142,7 @@ async def test_control_c_ends_the_wait(place: Place, hub: ScriptedHub) -> None:
     assert client.stderr is not None
     await read_until(client.stderr, b"1st in line")
     client.stdin.write(b"\x03")
-    await asyncio.wait_for(client.wait(), 5)
+    await asyncio.wait_for(client.wait(), 20)
     assert client.returncode == 130
     await client.communicate()
 

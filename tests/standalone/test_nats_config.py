@@ -65,7 +65,7 @@ async def test_nothing_else_does(port: int, password: str | None) -> None:
     assert greeting["auth_required"] is True
     login = {"user": NATS_USER, "pass": password} if password is not None else {}
     writer.write(b"CONNECT " + json.dumps({"verbose": True, **login}).encode() + b"\r\nPING\r\n")
-    assert b"Authorization Violation" in await asyncio.wait_for(reader.read(), 5)
+    assert b"Authorization Violation" in await asyncio.wait_for(reader.read(), 20)
     writer.close()
 
 

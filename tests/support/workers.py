@@ -97,7 +97,7 @@ class People:
         return entry.value if entry else None
 
     async def reaches(
-        self, name: str, wanted: Phase | Callable[[WorkspaceRecord | None], bool], *, within: float = 8
+        self, name: str, wanted: Phase | Callable[[WorkspaceRecord | None], bool], *, within: float = 30
     ) -> WorkspaceRecord:
         """Wait until a record is in a phase, or satisfies a condition."""
         last: WorkspaceRecord | None = None
@@ -114,7 +114,7 @@ class People:
         assert last is not None
         return last
 
-    async def vanishes(self, name: str, *, within: float = 8) -> None:
+    async def vanishes(self, name: str, *, within: float = 30) -> None:
         """Wait until there is no record."""
 
         async def gone() -> bool:

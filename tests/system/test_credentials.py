@@ -25,7 +25,7 @@ def ports(quick_stack: Stack) -> dict[str, int]:
 
 def test_the_bus_wants_a_login(ports: dict[str, int]) -> None:
     with socket.create_connection(("127.0.0.1", ports["nats"]), 5) as connection:
-        connection.settimeout(5)
+        connection.settimeout(20)
         assert json.loads(connection.recv(4096).removeprefix(b"INFO "))["auth_required"]
         connection.sendall(b'CONNECT {"verbose": true}\r\nSUB test.> 1\r\nPING\r\n')
         assert b"Authorization Violation" in connection.recv(4096)

@@ -39,7 +39,7 @@ def key(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "laptop" in page.text
     stack.hub.spawn("alice")
     wait_until(lambda: stack.hub.is_ready("alice"), within=90)
-    wait_until(lambda: stack.ssh("alice", "true", key=key).returncode == 0, within=10, every=0.3)
+    wait_until(lambda: stack.ssh("alice", "true", key=key).returncode == 0, within=30, every=0.3)
     return key
 
 

@@ -1,9 +1,10 @@
 """Ending tasks for certain."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
-_AGAIN = 1.0
+_AGAIN = 0.5
 """Seconds that a cancelled task gets to clean up before it is cancelled once more."""
 
 
@@ -18,16 +19,23 @@ def stop_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
+async def end_tasks(*tasks: "asyncio.Task[Any]", within: timedelta | None = None) -> bool:
     """Cancel tasks until each has ended; what they raise is dropped.
 
-    Once may not be enough: see `stop_if_cancelled`, without which a loop would go on for ever.
+    False if some have not `within` that time (None: as long as it takes). Cancelling once may not be enough: see
+    `stop_if_cancelled`, without which a loop would go on for ever.
     """
+    loop = asyncio.get_running_loop()
+    deadline = None if within is None else loop.time() + within.total_seconds()
     waiting = {task for task in tasks if not task.done()}
     while waiting:
         for task in waiting:
             task.cancel()
-        _, waiting = await asyncio.wait(waiting, timeout=_AGAIN)
-    for task in tasks:
+        left = _AGAIN if deadline is None else min(_AGAIN, deadline - loop.time())
+        _, waiting = await asyncio.wait(waiting, timeout=max(left, 0))
+        if waiting and deadline is not None and loop.time() >= deadline:
+            break
+    for task in set(tasks) - waiting:
         if not task.cancelled():
             task.exception()
+    return not waiting

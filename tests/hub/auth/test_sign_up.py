@@ -217,7 +217,7 @@ async def test_what_happens_to_people_is_in_the_audit_stream(stage: Stage, admin
     await web.login("heidi", PASSWORD)
     await decide(admin, "heidi", "reject")
     seen: list[tuple[EventKind, str]] = []
-    async with asyncio.timeout(10), aclosing(stage.bus.replay(NO_WORKSPACE, since=since)) as replay:
+    async with asyncio.timeout(30), aclosing(stage.bus.replay(NO_WORKSPACE, since=since)) as replay:
         async for event in replay:
             assert PASSWORD not in event.model_dump_json()
             if event.user == "heidi":

@@ -16,6 +16,7 @@ from mlhub_proxy.runtime_api import RuntimeApi
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.runtime import configuration
 from mlhub_shared.runtime.service import Runtime, serve
+from mlhub_shared.tasks import end_tasks
 
 
 async def run(settings: ProxySettings) -> None:
@@ -51,8 +52,7 @@ async def run(settings: ProxySettings) -> None:
         await serve("proxy", settings, build)
         asked_to_end = True
     finally:
-        supervising.cancel()
-        await asyncio.wait([supervising])
+        await end_tasks(supervising)
         if asked_to_end or not haproxy.was_found:
             await haproxy.stop(settings.shutdown_grace)
         else:

@@ -16,9 +16,9 @@ from mlhub_shared.contracts.commands import decode_command
 from mlhub_shared.contracts.workspace import Phase, Reason, Wanted, WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, NotFound, Permanent, Temporary
 from mlhub_shared.runtime.clock import Clock
+from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker import lifecycle, metrics
 from mlhub_spawner_worker.backends.base import Backend, Job
-from mlhub_spawner_worker.ending import end
 from mlhub_spawner_worker.lifecycle import Answered, DiedWithHost, Due, Exited, Failed, Gone, Observation, Started
 from mlhub_spawner_worker.probe import FIRST_DELAY, MOST_DELAY, Probe
 from mlhub_spawner_worker.records import RecordStore
@@ -149,7 +149,7 @@ class Driver:
                 await self._keep_beside(current)
             return await task
         finally:
-            await end([task])
+            await end_tasks(task)
 
     async def _keep_beside(self, record: WorkspaceRecord | None) -> None:
         if record is not None and record.node == self._tools.node and record != self._remembered:
@@ -198,7 +198,7 @@ class Driver:
                 return Answered()
             return Failed(Reason.TIMEOUT, f"It did not answer within {patience.total_seconds():g} s")
         finally:
-            await end([watching, answering])
+            await end_tasks(watching, answering)
 
     async def _answers(self, record: WorkspaceRecord) -> None:
         delay = FIRST_DELAY

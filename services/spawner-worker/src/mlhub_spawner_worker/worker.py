@@ -9,9 +9,9 @@ from mlhub_shared.bus import Lease
 from mlhub_shared.contracts.queries import AttachAddress
 from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.runtime.service import Runtime
+from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker.backends.base import Backend
 from mlhub_spawner_worker.driver import Times, Tools
-from mlhub_spawner_worker.ending import end
 from mlhub_spawner_worker.handlers import answer_queries, consume_commands
 from mlhub_spawner_worker.lifecycle import Place
 from mlhub_spawner_worker.probe import Probe
@@ -79,7 +79,7 @@ class Worker:
 
     async def aclose(self) -> None:
         """Take no more commands and stop acting; the workspaces run on."""
-        await end(self._tasks, within=_PATIENCE)
+        await end_tasks(*self._tasks, within=_PATIENCE)
         await self.workspaces.aclose()
 
     async def _open_doors(self) -> None:

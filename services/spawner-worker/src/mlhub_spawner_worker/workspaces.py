@@ -13,10 +13,10 @@ from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.options import OptionsError, Policy, check_spec
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord
 from mlhub_shared.errors import MLHubError, Permanent
+from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker import lifecycle, metrics
 from mlhub_spawner_worker.capacity import next_in_line, running
 from mlhub_spawner_worker.driver import Driver, Tools, forget_commands, forget_secrets
-from mlhub_spawner_worker.ending import end
 from mlhub_spawner_worker.lifecycle import Due, Forget, HandOn, Ignored, Outcome, Place, Write
 from mlhub_spawner_worker.records import RecordStore
 from mlhub_spawner_worker.telling import SELF
@@ -137,7 +137,7 @@ class Workspaces:
     async def aclose(self) -> None:
         """Stop acting; what runs goes on, and its records say what is to be done about it."""
         self._is_ending = True
-        if not await end([task for _, task in self._drivers.values()], within=_PATIENCE):
+        if not await end_tasks(*(task for _, task in self._drivers.values()), within=_PATIENCE):
             log.warning("worker.drivers_left")
 
     def wake(self, name: str) -> None:

@@ -27,7 +27,7 @@ from mlhub_shared.contracts.services import ProxyActivity, ProxyState, Route, Ss
 from mlhub_shared.contracts.subjects import Subjects
 from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, Conflict, MLHubError, Permanent, Temporary
-from mlhub_shared.tasks import stop_if_cancelled
+from mlhub_shared.tasks import end_tasks, stop_if_cancelled
 
 log = structlog.get_logger(__name__)
 
@@ -74,11 +74,7 @@ class Bus:
 
     async def close(self) -> None:
         """End every table and consumer, then the connection, within about 4 s."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=2)
+        await end_tasks(*self._tasks, within=timedelta(seconds=2))
         await self.connection.close()
 
     @property

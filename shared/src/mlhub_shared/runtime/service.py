@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TypeVar
 
 import structlog
@@ -21,6 +22,7 @@ from mlhub_shared.runtime.health import Health
 from mlhub_shared.runtime.http import create_app
 from mlhub_shared.runtime.logging import configure_logging
 from mlhub_shared.runtime.settings import CommonSettings
+from mlhub_shared.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -55,11 +57,7 @@ class Runtime:
 
     async def end(self) -> None:
         """Cancel what `keep_running` runs."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=DRAIN)
+        await end_tasks(*self._tasks, within=timedelta(seconds=DRAIN))
 
     async def _again_and_again(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         backoff = Backoff(first=0.2, most=10)

@@ -13,6 +13,7 @@ import structlog
 from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord
 from mlhub_shared.errors import Temporary
+from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Session, Sight
 from mlhub_spawner_worker.backends.process import log as logs
 from mlhub_spawner_worker.backends.process.child import Child, reap
@@ -23,7 +24,6 @@ from mlhub_spawner_worker.backends.process.limits import Limiter, find_limiter
 from mlhub_spawner_worker.backends.process.plan import Plan, ProcessSettings, close_to_children, launch
 from mlhub_spawner_worker.backends.process.ports import LOOPBACK, choose_port, is_free
 from mlhub_spawner_worker.backends.process.sweep import kill_marked, marked
-from mlhub_spawner_worker.ending import end
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ class ProcessBackend:
         busy = [lock.acquire() for lock in self._locks.values()]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*busy), _PATIENCE.total_seconds())
-        await end(tuple(self._tasks), within=_PATIENCE)
+        await end_tasks(*self._tasks, within=_PATIENCE)
         for child in self._children.values():
             child.let_go()
         self._folders.close()
