@@ -68,6 +68,8 @@ SPEC = WorkspaceSpec(
     secret_env=("DB_PASSWORD",),
     lifetime=timedelta(days=1, hours=12),
     is_mount_volume=False,
+    display_name="My GPUs",
+    update=True,
 )
 
 RECORD = WorkspaceRecord(
@@ -94,6 +96,8 @@ RECORD = WorkspaceRecord(
     expires_at=LATER,
     erasing=True,
     boot="boot-1",
+    gpu_ids=("0", "2"),
+    image_id="sha256:0f",
 )
 
 SAMPLES: dict[str, Sample] = {
@@ -134,6 +138,12 @@ SAMPLES: dict[str, Sample] = {
             mem_total=2**34,
             attach=ATTACH,
             version="0.1.0",
+            cpu_granted=1.5,
+            mem_granted=2**31,
+            gpus=("0", "1"),
+            gpus_free=("1",),
+            labels={"zone": "b"},
+            draining=True,
             limits="CPU and memory by cgroup",
             started_at=NOW,
         )
@@ -177,6 +187,7 @@ SAMPLES: dict[str, Sample] = {
             workspace=WORKSPACE, generation=5, expires_at=LATER, requester="user:alice", correlation_id="c1"
         )
     ),
+    "drain-node": of(queries.DrainNode(draining=True, requester="user:admin", correlation_id="c1")),
     "reply": of(Reply(answer={"node": "n1", "resources": []})),
     "failure": of(Reply(failure=Failure(message="no such workspace", temporary=True))),
 }

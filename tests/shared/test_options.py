@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlhub_shared.contracts.options import (
-    MAX_ENV_BYTES,
-    OptionsError,
-    Policy,
-    check_spec,
-    parse_bytes,
-    split_secrets,
-    validate,
-)
+from mlhub_shared.contracts.options import MAX_ENV_BYTES, split_secrets, validate
+from mlhub_shared.contracts.policy import OptionsError, Policy, check_spec
+from mlhub_shared.contracts.sizes import parse_bytes
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
 OPEN = Policy(images_allowed=True, gpus_allowed=True)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from mlhub_shared.contracts.options import Policy
+from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.runtime.health import Health
 from mlhub_shared.runtime.http import create_app
 from mlhub_shared.runtime.settings import PolicySettings

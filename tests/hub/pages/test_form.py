@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlhub_hub.pages.form import EnvRow, check, limits_of, options_from_form, view_of_form, view_of_options
-from mlhub_shared.contracts.options import Policy, split_secrets, validate
+from mlhub_shared.contracts.options import split_secrets, validate
+from mlhub_shared.contracts.policy import Policy
 
 GIB = 1024**3
 

@@ -9,7 +9,7 @@ from mlhub_hub.pages.rights import Rights, rights_for
 from mlhub_hub.pages.view import Row, Server, Tone, actions, extended, granted, links_of, row_of, status_of
 from mlhub_hub.pages.words import duration, ordinal, size
 from mlhub_hub.settings import Workspaces
-from mlhub_shared.contracts.options import Policy
+from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord, WorkspaceSpec
 from tests.support.makers import record
 

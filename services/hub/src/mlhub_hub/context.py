@@ -13,7 +13,7 @@ from mlhub_hub.secret_values import SecretValues
 from mlhub_hub.settings import HubSettings
 from mlhub_shared.bus import Bus, Table
 from mlhub_shared.contracts.identity import WorkspaceId
-from mlhub_shared.contracts.options import Policy
+from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.contracts.services import ProxyActivity, ProxyState, WorkerLease
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.runtime.clock import Clock, utc_now

@@ -9,7 +9,8 @@ from tornado import web
 from mlhub_hub.context import HubContext
 from mlhub_hub.modes import check_start
 from mlhub_hub.spawner import BusSpawner
-from mlhub_shared.contracts.options import OptionsError, Policy, split_secrets, validate
+from mlhub_shared.contracts.options import split_secrets, validate
+from mlhub_shared.contracts.policy import OptionsError, Policy
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
 Options = dict[str, Any]

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
-from mlhub_shared.contracts.options import Policy
+from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.runtime.settings import CommonSettings, PolicySettings
 
 API_TOKEN_LENGTH = 32

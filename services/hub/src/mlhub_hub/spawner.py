@@ -24,8 +24,9 @@ from mlhub_hub.tokens import revoke_token_of
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace, StopWorkspace
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.identity import WorkspaceId
-from mlhub_shared.contracts.options import OptionsError, split_secrets
+from mlhub_shared.contracts.options import split_secrets
 from mlhub_shared.contracts.options import validate as validate_options
+from mlhub_shared.contracts.policy import OptionsError
 from mlhub_shared.contracts.workspace import Phase, Wanted, WorkspaceRecord, WorkspaceSpec
 from mlhub_shared.errors import MLHubError, Permanent
 

@@ -2,7 +2,7 @@
 
 from mlhub_shared.bus import Table
 from mlhub_shared.contracts.events import Event, EventKind
-from mlhub_shared.contracts.options import Policy
+from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.contracts.queries import (
     DescribeWorkspace,
     ExtendWorkspace,

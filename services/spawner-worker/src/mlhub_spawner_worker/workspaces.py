@@ -10,7 +10,7 @@ from mlhub_shared.bus import Bus, Delivery, Table
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace
 from mlhub_shared.contracts.events import Event, EventKind
-from mlhub_shared.contracts.options import OptionsError, Policy, check_spec
+from mlhub_shared.contracts.policy import OptionsError, Policy, check_spec
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord
 from mlhub_shared.errors import MLHubError, Permanent
 from mlhub_shared.tasks import end_tasks

@@ -39,6 +39,8 @@ class EventKind(StrEnum):
     SSH_KEY_ADDED = "ssh-key-added"
     SSH_KEY_REMOVED = "ssh-key-removed"
     WORKER_LOST = "worker-lost"
+    NODE_DRAINING = "node-draining"
+    NODE_RESUMED = "node-resumed"
     STORE_REBUILT = "store-rebuilt"
     MESSAGE_DEAD = "message-dead"
 

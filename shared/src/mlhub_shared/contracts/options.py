@@ -10,11 +10,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     field_validator,
 )
 
+from mlhub_shared.contracts.policy import ImageName, OptionsError, Policy, Profile, check_spec
+from mlhub_shared.contracts.sizes import Size
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
 MAX_ENV_BYTES = 64 * 1024
@@ -25,62 +26,6 @@ RESERVED_ENV = ("JUPYTERHUB_", "JPY_", "MLHUB_")
 
 _SECRET_NAME = re.compile(r"passw|secret|token|credential|api_?key|private_?key", re.IGNORECASE)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# ASCII: there are digits and a K beyond it that nothing here counts with.
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
-_FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
-_MAX_BYTES = 2**60
-_EMPTY = (None, "")
-
-
-class OptionsError(ValueError):
-    """An option this user can't have, as a sentence; `field` is the option's key."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
-
-
-class Policy(BaseModel):
-    """The most that anybody may ask for, and what those get who ask for nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_cpu: PositiveFloat | None = None
-    """Cores. None: no maximum."""
-    max_mem: PositiveInt | None = None
-    """Bytes. None: no maximum."""
-    max_shm: PositiveInt | None = None
-    """Bytes. None: no maximum."""
-    max_days_to_live: PositiveFloat | None = None
-    """None: no maximum, and workspaces may live for ever."""
-    default_cpu: PositiveFloat | None = None
-    default_mem: PositiveInt | None = None
-    default_days_to_live: float = 0
-    """0: never expires."""
-    images_allowed: bool = False
-    """The backend runs images; elsewhere asking for one is an error."""
-    gpus_allowed: bool = False
-    """The backend has GPUs to give."""
-
-
-def parse_bytes(value: object) -> int:
-    """Bytes of `2G`, `512M`, `1.5GiB` or of a bare number of GB; ValueError otherwise, and above 1 EiB."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number, unit = max(-1, min(value, _MAX_BYTES)), "G"
-    else:
-        match = _BYTES.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match is None:
-            raise ValueError("must be a size such as 2G or 512M")
-        number, unit = float(match[1]), match[2].upper() or "G"
-    size = number * _FACTORS[unit]
-    if not size <= _MAX_BYTES:
-        raise ValueError("is larger than any machine")
-    return int(size)
-
-
-def _size(value: object) -> int | None:
-    return None if value in _EMPTY else parse_bytes(value)
 
 
 def _blank_is_none(value: object) -> object:
@@ -91,7 +36,7 @@ def _blank_is_none(value: object) -> object:
 Days = Annotated[float, Field(ge=0, le=36500)]
 Gpus = Annotated[str, Field(pattern=r"^(all|[0-9]+(,[0-9]+)*)$")]
 Cores = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
-Size = Annotated[PositiveInt | None, BeforeValidator(_size)]
+Name = Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(_blank_is_none)]
 Text = Annotated[Annotated[str, Field(max_length=256)] | None, BeforeValidator(_blank_is_none)]
 
 
@@ -101,7 +46,8 @@ class WorkspaceOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     profile: Text = None
-    image: Text = None
+    image: Annotated[ImageName | None, BeforeValidator(_blank_is_none)] = None
+    """None: the profile's."""
     cpu_limit: Annotated[Cores | None, BeforeValidator(_blank_is_none)] = None
     """Cores, fractions too."""
     mem_limit: Size = None
@@ -114,6 +60,11 @@ class WorkspaceOptions(BaseModel):
     days_to_live: Annotated[Days | None, BeforeValidator(_blank_is_none)] = None
     """Days, fractions too; 0: for ever. None: the default."""
     is_mount_volume: bool = True
+    """Keep what lies in the profile's home over a stop."""
+    display_name: Name = None
+    """What people call it."""
+    update: bool = False
+    """Fetch the image anew even if it is here."""
 
     @field_validator("env", "secret_env")
     @classmethod
@@ -158,54 +109,43 @@ def validate(user_options: dict[str, Any], policy: Policy) -> WorkspaceSpec:
         options = WorkspaceOptions.model_validate(user_options)
     except ValidationError as error:
         raise _first(error) from None
-    _at_most("cpu_limit", options.cpu_limit, policy.max_cpu, "{:g} cores")
-    _at_most("mem_limit", options.mem_limit, policy.max_mem, "{} bytes")
-    _at_most("shm_size", options.shm_size, policy.max_shm, "{} bytes")
-    if options.image is not None and not policy.images_allowed:
-        raise OptionsError("image", "workspaces here run as local processes, without an image")
-    if options.gpus is not None and not policy.gpus_allowed:
-        raise OptionsError("gpus", "there are no GPUs to give here")
-    return WorkspaceSpec(
-        profile=options.profile,
-        image=options.image,
-        cpu_limit=options.cpu_limit or policy.default_cpu or policy.max_cpu,
-        mem_limit=options.mem_limit or policy.default_mem or policy.max_mem,
-        shm_size=options.shm_size,
+    profile = policy.profile(options.profile)
+    spec = WorkspaceSpec(
+        profile=profile.name if profile else None,
+        image=options.image or (profile.image if profile else None),
+        display_name=options.display_name,
+        cpu_limit=options.cpu_limit or _default("cpu", profile, policy),
+        mem_limit=options.mem_limit or _whole(_default("mem", profile, policy)),
+        shm_size=options.shm_size or (profile.default_shm if profile else None),
         gpus=options.gpus,
         env=options.env,
         secret_env=tuple(sorted(options.secret_env)),
         lifetime=_lifetime(options.days_to_live, policy),
         is_mount_volume=options.is_mount_volume,
+        update=options.update,
     )
-
-
-def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
-    """The worker's own look at what it is asked to run; OptionsError if its policy does not allow it."""
-    _at_most("cpu_limit", spec.cpu_limit, policy.max_cpu, "{:g} cores")
-    _at_most("mem_limit", spec.mem_limit, policy.max_mem, "{} bytes")
-    _at_most("shm_size", spec.shm_size, policy.max_shm, "{} bytes")
-    if spec.image is not None and not policy.images_allowed:
-        raise OptionsError("image", "this backend runs no images")
-    if spec.gpus is not None and not policy.gpus_allowed:
-        raise OptionsError("gpus", "this backend has no GPUs to give")
+    check_spec(spec, policy)
+    return spec
 
 
 def _is_secret(name: object, value: object) -> bool:
     return isinstance(name, str) and isinstance(value, str) and _SECRET_NAME.search(name) is not None
 
 
+def _default(what: str, profile: Profile | None, policy: Policy) -> float | None:
+    """The profile's, else the policy's as far as the profile allows it, else the most there is."""
+    own, most = getattr(profile, f"default_{what}", None), policy.most(what, profile)
+    wanted = own or getattr(policy, f"default_{what}") or most
+    return min(wanted, most) if wanted is not None and most is not None else wanted
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
 def _lifetime(days: float | None, policy: Policy) -> timedelta | None:
     days = policy.default_days_to_live or policy.max_days_to_live or 0 if days is None else days
-    if policy.max_days_to_live is not None:
-        if days == 0:
-            raise OptionsError("days_to_live", f"must be more than 0 and at most {policy.max_days_to_live:g} days here")
-        _at_most("days_to_live", days, policy.max_days_to_live, "{:g} days")
     return timedelta(days=days) if days else None
-
-
-def _at_most(field: str, value: float | None, most: float | None, unit: str) -> None:
-    if value is not None and most is not None and value > most:
-        raise OptionsError(field, f"must be at most {unit.format(most)}")
 
 
 def _first(error: ValidationError) -> OptionsError:

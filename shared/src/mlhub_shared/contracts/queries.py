@@ -14,6 +14,9 @@ LIST_RESOURCES = "list-resources"
 EXTEND_WORKSPACE = "extend-workspace"
 """ExtendWorkspace -> WorkspaceRecord; the worker of its node answers."""
 
+DRAIN_NODE = "drain-node"
+"""DrainNode -> WorkerLease; the worker of one node answers."""
+
 
 class Failure(BaseModel):
     """Why a query has no answer, in a sentence."""
@@ -96,5 +99,13 @@ class ExtendWorkspace(BaseModel):
     """The generation the asker saw; refused if the workspace has moved on."""
     expires_at: AwareDatetime | None
     """None: never."""
+    requester: str
+    correlation_id: str
+
+
+class DrainNode(BaseModel):
+    """Take no more workspaces, or take them again; kept over a restart of the worker."""
+
+    draining: bool
     requester: str
     correlation_id: str

@@ -26,6 +26,18 @@ class WorkerLease(_Value):
     """Cores of the node."""
     mem_total: int | None = None
     """Bytes of the node."""
+    cpu_granted: float = 0
+    """Cores promised to workspaces that take room here."""
+    mem_granted: int = 0
+    """Bytes, likewise."""
+    gpus: tuple[str, ...] = ()
+    """Ids of the node's GPUs."""
+    gpus_free: tuple[str, ...] = ()
+    """Those that no workspace has."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """What profiles may ask of a node."""
+    draining: bool = False
+    """Takes no new workspaces; what runs here runs on."""
     attach: AttachAddress | None = None
     version: str = ""
     limits: str = ""

@@ -1,5 +1,6 @@
 """A workspace as it is asked for (spec) and as its worker last saw it (record)."""
 
+import math
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -56,6 +57,8 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     BACKEND = "backend"
     SECRETS_LOST = "secrets-lost"
+    IMAGE = "image"
+    OUT_OF_MEMORY = "out-of-memory"
 
 
 class WorkspaceSpec(BaseModel):
@@ -80,6 +83,17 @@ class WorkspaceSpec(BaseModel):
     lifetime: timedelta | None = None
     """From ready to its expiry. None: never expires."""
     is_mount_volume: bool = True
+    display_name: str | None = None
+    """What people call it. None: its server name."""
+    update: bool = False
+    """The image is fetched anew before it starts, even if the node has it."""
+
+    @property
+    def gpu_count(self) -> float:
+        """How many GPUs are asked for; infinite for all there are."""
+        if self.gpus is None:
+            return 0
+        return math.inf if self.gpus == "all" else len(set(self.gpus.split(",")))
 
 
 class Endpoint(BaseModel):
@@ -129,6 +143,10 @@ class WorkspaceRecord(BaseModel):
     """Its data go before anything else happens to it; only in `stopping`."""
     boot: str = ""
     """Of the engine or host it was started on; a newer one means that it died with it."""
+    gpu_ids: tuple[str, ...] = ()
+    """The GPUs of its node that it has, from its claim until it is down."""
+    image_id: str = ""
+    """What its image's name meant when it was started; empty where there are no images."""
 
     @property
     def name(self) -> str:

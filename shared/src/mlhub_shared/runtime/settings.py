@@ -14,7 +14,9 @@ from pydantic_settings import (
 
 from mlhub_shared.bus import BusSettings
 from mlhub_shared.contracts.identity import HubName
-from mlhub_shared.contracts.options import Policy, Size
+from mlhub_shared.contracts.policy import Policy, Profile
+from mlhub_shared.contracts.sizes import Size
+from mlhub_shared.runtime.profiles import DEFAULT_IMAGE, default_profiles, read_profiles
 
 
 class CommonSettings(BaseSettings):
@@ -96,12 +98,48 @@ class PolicySettings(BaseSettings):
     default_days_to_live: float = Field(default=0, ge=0, validation_alias="MLHUB_DEFAULT_DAYS_TO_LIVE")
     """Of those who ask for nothing. 0: the maximum."""
 
+    max_gpus: int | None = Field(default=None, ge=0, validation_alias="MLHUB_MAX_GPUS")
+    """Of one workspace. None: no maximum."""
+    user_max_workspaces: int | None = Field(default=None, gt=0, validation_alias="MLHUB_USER_MAX_WORKSPACES")
+    """Running at a time, of one user. None: no maximum."""
+    user_max_cpu: float | None = Field(default=None, gt=0, validation_alias="MLHUB_USER_MAX_CPU")
+    """Cores of all running workspaces of one user. None: no maximum."""
+    user_max_mem: Size = Field(default=None, validation_alias="MLHUB_USER_MAX_MEM")
+    """Of all running workspaces of one user. None: no maximum."""
+    user_max_gpus: int | None = Field(default=None, ge=0, validation_alias="MLHUB_USER_MAX_GPUS")
+    """Of all running workspaces of one user. None: no maximum."""
+    keep_volumes_days: float = Field(default=0, ge=0, validation_alias="MLHUB_KEEP_VOLUMES_DAYS")
+    """How long the volume of a deleted workspace is kept. 0: it goes at once."""
+    profiles_file: Path | None = Field(default=None, validation_alias="MLHUB_PROFILES_FILE")
+    """YAML: the profiles to choose from, and the images allowed beside theirs. None: one profile, of our own image."""
+    images: str = Field(default="", validation_alias="MLHUB_IMAGES")
+    """Patterns of images that people may name themselves, separated by commas, beside the file's; `*` for any."""
+    default_image: str = Field(default=DEFAULT_IMAGE, validation_alias="MLHUB_DEFAULT_IMAGE")
+    """Of the one profile there is without a file."""
+    default_workspace_port: int = Field(
+        default=8888,
+        gt=0,
+        lt=65536,
+        validation_alias=AliasChoices("MLHUB_DEFAULT_WORKSPACE_PORT", "DEFAULT_WORKSPACE_PORT"),
+    )
+    """Where that image's server listens."""
+
     def policy(self, *, images_allowed: bool, gpus_allowed: bool) -> Policy:
-        """The policy, for a backend with or without images and GPUs."""
+        """The policy, for a backend with or without images and GPUs; ValueError if the file of profiles is wrong."""
+        profiles: tuple[Profile, ...] = ()
+        images = tuple(pattern.strip() for pattern in self.images.split(",") if pattern.strip())
+        if images_allowed and self.profiles_file is not None:
+            profiles, more = read_profiles(self.profiles_file)
+            images += more
+        elif images_allowed:
+            profiles = default_profiles(self.default_image, self.default_workspace_port)
+        plain = (PolicySettings.model_fields.keys() & Policy.model_fields.keys()) - {"images"}
         return Policy(
             images_allowed=images_allowed,
             gpus_allowed=gpus_allowed,
-            **{name: getattr(self, name) for name in PolicySettings.model_fields},
+            profiles=profiles,
+            images=images,
+            **{name: getattr(self, name) for name in plain},
         )
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlhub_hub.pages.words import cores, gib, size
-from mlhub_shared.contracts.options import OptionsError, Policy, parse_bytes, validate
+from mlhub_shared.contracts.options import validate
+from mlhub_shared.contracts.policy import OptionsError, Policy
+from mlhub_shared.contracts.sizes import parse_bytes
 
 SIMPLE_FIELDS = ("cpu_limit", "mem_limit", "shm_size", "gpus", "days_to_live", "image", "profile")
 """Fields that hold one text, under the option's own key."""

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 from mlhub_hub.pages.rights import Rights
 from mlhub_hub.pages.words import cores, duration, ordinal, size
-from mlhub_shared.contracts.options import Policy
+from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.contracts.timers import warns_at
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord, WorkspaceSpec
 

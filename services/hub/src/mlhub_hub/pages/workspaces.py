@@ -9,7 +9,8 @@ from jupyterhub.user import User
 from mlhub_hub.context import HubContext
 from mlhub_hub.pages.rights import Rights
 from mlhub_hub.pages.view import Row, Server, links_of, row_of
-from mlhub_shared.contracts.options import OptionsError, validate
+from mlhub_shared.contracts.options import validate
+from mlhub_shared.contracts.policy import OptionsError
 from mlhub_shared.contracts.workspace import WorkspaceSpec, queue_positions
 
 

@@ -1,0 +1,246 @@
+"""What an administrator allows: profiles to choose from, images, and the most that anybody may have."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Annotated, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
+
+from mlhub_shared.contracts.identity import Token
+from mlhub_shared.contracts.sizes import Size
+from mlhub_shared.contracts.workspace import WorkspaceSpec
+
+ImageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
+Absolute = Annotated[str, StringConstraints(pattern=r"^/[^,:\x00]*$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
+Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z_]{2,40}$")]
+
+_FORBIDDEN = {"ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO"}
+"""Capabilities with which a workspace could leave its place."""
+
+
+class OptionsError(ValueError):
+    """More than is allowed, as a sentence; `field` is the option's key."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class SharedVolume(BaseModel):
+    """Data that every workspace of a profile sees."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    """A path of the node, the name of a volume, or `nfs://server/path`."""
+    target: Absolute
+    """Path in the workspace."""
+    read_only: bool = True
+
+
+class Profile(BaseModel):
+    """One kind of workspace, as the administrator describes it. An image's contract with the hub stands here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Token
+    display_name: Annotated[str, StringConstraints(max_length=64)] = ""
+    """What people read. Empty: the name."""
+    description: Annotated[str, StringConstraints(max_length=512)] = ""
+    image: ImageName
+    port: Annotated[int, Field(gt=0, lt=65536)] = 8888
+    """Where the image's Jupyter server listens."""
+    home: Absolute = "/home/jovyan"
+    """What is kept: the workspace's volume is mounted here."""
+    user: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] | None = None
+    """User, or user:group, names or numbers. None: the image's."""
+    command: tuple[str, ...] | None = None
+    """None: the image's own."""
+    env: dict[str, str] = Field(default_factory=dict)
+    default_cpu: PositiveFloat | None = None
+    """Cores. None: the policy's."""
+    max_cpu: PositiveFloat | None = None
+    """Cores. None: the policy's."""
+    default_mem: Size = None
+    max_mem: Size = None
+    default_shm: Size = None
+    """Of /dev/shm. None: the engine's default of 64 MiB."""
+    max_shm: Size = None
+    max_gpus: NonNegativeInt | None = None
+    """None: the policy's."""
+    gpus_shared: bool = False
+    """Workspaces of this profile may be given a GPU that another workspace has."""
+    pids_limit: PositiveInt = 4096
+    """Processes and threads together."""
+    capabilities: tuple[Capability, ...] = ()
+    """What the image needs of what is taken from every workspace, such as SETUID for sudo."""
+    privilege_escalation: bool = False
+    """Whether programs may gain rights by setuid, as sudo does."""
+    volumes: tuple[SharedVolume, ...] = ()
+    node_labels: dict[Label, Label] = Field(default_factory=dict)
+    """Only nodes with all of these labels run it."""
+    start_timeout: PositiveFloat | None = None
+    """Seconds from its start to its first answer. None: the worker's."""
+
+    @property
+    def title(self) -> str:
+        """What people read."""
+        return self.display_name or self.name
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if forbidden := _FORBIDDEN & set(self.capabilities):
+            raise ValueError(f"no workspace may have {', '.join(sorted(forbidden))}")
+        for what in ("cpu", "mem", "shm"):
+            default, most = getattr(self, f"default_{what}"), getattr(self, f"max_{what}")
+            if default is not None and most is not None and default > most:
+                raise ValueError(f"default_{what} is more than max_{what}")
+        return self
+
+
+def _by_name(profiles: object) -> object:
+    names = [getattr(profile, "name", None) for profile in profiles] if isinstance(profiles, tuple) else []
+    if len(names) != len(set(names)):
+        raise ValueError("two profiles have the same name")
+    return profiles
+
+
+class Policy(BaseModel):
+    """The most that anybody may ask for, and what those get who ask for nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_cpu: PositiveFloat | None = None
+    """Cores. None: no maximum."""
+    max_mem: PositiveInt | None = None
+    """Bytes. None: no maximum."""
+    max_shm: PositiveInt | None = None
+    """Bytes. None: no maximum."""
+    max_gpus: NonNegativeInt | None = None
+    """None: no maximum."""
+    max_days_to_live: PositiveFloat | None = None
+    """None: no maximum, and workspaces may live for ever."""
+    default_cpu: PositiveFloat | None = None
+    default_mem: PositiveInt | None = None
+    default_days_to_live: float = 0
+    """0: never expires."""
+    user_max_workspaces: PositiveInt | None = None
+    """Wanted up at the same time by one user. None: no maximum."""
+    user_max_cpu: PositiveFloat | None = None
+    """Cores of all of one user's workspaces that are wanted up. None: no maximum."""
+    user_max_mem: PositiveInt | None = None
+    """Bytes, likewise."""
+    user_max_gpus: NonNegativeInt | None = None
+    """Likewise."""
+    profiles: Annotated[tuple[Profile, ...], BeforeValidator(_by_name)] = ()
+    """The first one is the default. Empty where the backend runs no images."""
+    images: tuple[str, ...] = ()
+    """Patterns of images that people may name themselves, `*` for anything; empty: none but the profiles'."""
+    keep_volumes_days: NonNegativeFloat = 0
+    """How long the volume of a deleted workspace is kept. 0: it goes at once."""
+    images_allowed: bool = False
+    """The backend runs images; elsewhere asking for one is an error."""
+    gpus_allowed: bool = False
+    """The backend has GPUs to give."""
+
+    @property
+    def default_profile(self) -> Profile | None:
+        """Of those who choose none; None where there are no profiles."""
+        return self.profiles[0] if self.profiles else None
+
+    def profile(self, name: str | None) -> Profile | None:
+        """The profile of this name, the default one for None; OptionsError if there is none of this name."""
+        if name is None:
+            return self.default_profile
+        for profile in self.profiles:
+            if profile.name == name:
+                return profile
+        if not self.profiles:
+            raise OptionsError("profile", "there are no profiles to choose from here")
+        names = ", ".join(profile.name for profile in self.profiles)
+        raise OptionsError("profile", f"there is no {name[:40]!r} here; choose one of {names}")
+
+    def allows_image(self, image: str, profile: Profile | None) -> bool:
+        """Whether people may run this image: a profile's own, or one that a pattern allows."""
+        if profile is not None and image == profile.image:
+            return True
+        return any(fnmatchcase(image, pattern) for pattern in self.images)
+
+    def most(self, what: str, profile: Profile | None) -> float | None:
+        """The most of `cpu`, `mem`, `shm` or `gpus` that a workspace of this profile may have; None: no maximum."""
+        return _least(getattr(self, f"max_{what}"), getattr(profile, f"max_{what}", None))
+
+
+def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
+    """What hub and worker both hold every workspace to; OptionsError if this policy does not allow it."""
+    profile = policy.profile(spec.profile)
+    if spec.image is not None and not policy.images_allowed:
+        raise OptionsError("image", "this backend runs no images")
+    if spec.gpus is not None and not policy.gpus_allowed:
+        raise OptionsError("gpus", "this backend has no GPUs to give")
+    if spec.image is not None and not policy.allows_image(spec.image, profile):
+        raise OptionsError("image", _image_refused(spec.image, policy))
+    _at_most("cpu_limit", spec.cpu_limit, policy.most("cpu", profile), "{:g} cores")
+    _at_most("mem_limit", spec.mem_limit, policy.most("mem", profile), "{:.0f} bytes")
+    _at_most("shm_size", spec.shm_size, policy.most("shm", profile), "{:.0f} bytes")
+    _at_most("gpus", spec.gpu_count, policy.most("gpus", profile), "{:g} GPUs")
+    if policy.max_days_to_live is not None:
+        most = policy.max_days_to_live
+        if spec.lifetime is None:
+            raise OptionsError("days_to_live", f"must be more than 0 and at most {most:g} days here")
+        _at_most("days_to_live", spec.lifetime / timedelta(days=1), most, "{:g} days")
+
+
+def check_totals(spec: WorkspaceSpec, others: Iterable[WorkspaceSpec], policy: Policy) -> None:
+    """Whether one user may have this beside his other workspaces that are wanted up; OptionsError if not.
+
+    A limit of the user's total makes every workspace count: one without a limit of its own counts as all there is.
+    """
+    all_of_them = [*others, spec]
+    if policy.user_max_workspaces is not None and len(all_of_them) > policy.user_max_workspaces:
+        raise OptionsError("server_name", f"you may have {policy.user_max_workspaces} workspaces running at a time")
+    for field, what, most, size in (
+        ("cpu_limit", "cores", policy.user_max_cpu, 1),
+        ("mem_limit", "GiB of memory", policy.user_max_mem, 1024**3),
+        ("gpu_count", "GPUs", policy.user_max_gpus, 1),
+    ):
+        if most is None:
+            continue
+        option = "gpus" if field == "gpu_count" else field
+        values = [getattr(other, field) for other in all_of_them]
+        if values[-1] is None:
+            raise OptionsError(option, f"must be set: all your workspaces together may have {most / size:g} {what}")
+        rest = most - sum(value for value in values[:-1] if value is not None)
+        if values[-1] > rest:
+            left = max(rest, 0) / size
+            message = f"your workspaces together may have {most / size:g} {what}, and {left:g} are left"
+            raise OptionsError(option, message)
+
+
+def _image_refused(image: str, policy: Policy) -> str:
+    if not policy.images:
+        return "choose one of the profiles; images of your own are not allowed here"
+    return f"{image[:80]!r} is not allowed here; it must match one of {', '.join(policy.images)}"
+
+
+def _at_most(field: str, value: float | None, most: float | None, unit: str) -> None:
+    if value is not None and most is not None and value > most:
+        raise OptionsError(field, f"must be at most {unit.format(most)}")
+
+
+def _least(*values: float | None) -> float | None:
+    return min((value for value in values if value is not None), default=None)
