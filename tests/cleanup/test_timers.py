@@ -71,7 +71,7 @@ async def test_an_extended_workspace_lives_on(seen: Seen, start: Start) -> None:
     await start()
     value = await seen.put(living(until=soon(2.5)))
     await armed(seen, value)
-    longer = await seen.put(value.model_copy(update={"expires_at": soon(3)}))
+    longer = await seen.put(value.model_copy(update={"expires_at": soon(7)}))
     await asyncio.sleep(3)
     assert await seen.command(value) is None
     _, late = await stopped(seen, longer)

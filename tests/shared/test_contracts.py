@@ -124,7 +124,7 @@ def contains(whole: Any, part: Any) -> bool:
 
 def with_news(content: dict[str, Any]) -> dict[str, Any]:
     """The same from a newer version, which knows more on every level that is a message or a model."""
-    free = {"detail", "env", "secret_env", "workspaces", "data", "answer"}
+    free = {"detail", "env", "secret_env", "workspaces", "data", "answer", "labels"}
     return {
         key: with_news(value) if isinstance(value, dict) and key not in free else value
         for key, value in content.items()

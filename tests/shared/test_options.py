@@ -13,7 +13,7 @@ from mlhub_shared.contracts.policy import OptionsError, Policy, check_spec
 from mlhub_shared.contracts.sizes import parse_bytes
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
-OPEN = Policy(images_allowed=True, gpus_allowed=True)
+OPEN = Policy(images_allowed=True, images=("*",), gpus_allowed=True)
 TIGHT = Policy(
     max_cpu=4,
     max_mem=8 * 2**30,
@@ -37,7 +37,7 @@ GIB = 2**30
         ("mem_limit", "2", "mem_limit", 2 * GIB),
         ("mem_limit", "512M", "mem_limit", 512 * 2**20),
         ("mem_limit", " 1.5 gib ", "mem_limit", GIB * 3 // 2),
-        ("mem_limit", "64kB", "mem_limit", 65536),
+        ("mem_limit", "65536kB", "mem_limit", 2**26),
         ("mem_limit", "1T", "mem_limit", 2**40),
         ("mem_limit", "", "mem_limit", None),
         ("shm_size", "256m", "shm_size", 256 * 2**20),
@@ -65,14 +65,14 @@ def test_an_option_becomes_what_it_means(option: str, value: object, field: str,
 
 
 NONSENSE: dict[str, list[object]] = {
-    "cpu_limit": [0, -1, "many", "nan", float("inf"), [], 10**400],
+    "cpu_limit": [0, -1, 0.001, "many", "nan", float("inf"), [], 10**400],
     "mem_limit": [
-        *(0, -1, True, "2X", "G", "1e3", "-2G", [1], {}, float("nan"), float("inf")),
+        *(0, -1, True, "1K", "2X", "G", "1e3", "-2G", [1], {}, float("nan"), float("inf")),
         *(10**400, 1e308, "9" * 400, 10**12, "1\u212a", "\u0663G"),
     ],
     "shm_size": ["0", "lots"],
     "gpus": ["none", "0,", "-1", "0;1", "all,0", "0,1\n", "\u0663", 1],
-    "image": ["x" * 257, 5, ["a"]],
+    "image": ["x" * 257, 5, ["a"], "a b", "-x", "a\n", "<b>"],
     "env": [
         *("A=1", ["A"], {"1A": "x"}, {"A-B": "x"}, {"": "x"}, {"A\n": "x"}, {"A": 1}, {"A": None}, {"A": "x\0y"}),
         *({"A": "\ud800"}, {"JUPYTERHUB_API_URL": "x"}, {"MLHUB_X": "x"}, {"JPY_API_TOKEN": "x"}),
@@ -81,6 +81,8 @@ NONSENSE: dict[str, list[object]] = {
     "secret_env": [{"JUPYTERHUB_API_TOKEN": "x"}, {"A": "x" * 10**6}, "secret"],
     "days_to_live": [-1, "soon", 36501, float("nan"), float("inf"), 10**400],
     "is_mount_volume": ["maybe"],
+    "profile": ["x", 1],
+    "display_name": ["x" * 65, 1],
     "cmd": ["rm -rf /"],
     "": [1],
 }
@@ -155,7 +157,6 @@ def test_a_worker_does_not_believe_the_hub(spec: WorkspaceSpec) -> None:
 
 def test_secrets_are_taken_out_and_only_named() -> None:
     options: dict[str, Any] = {
-        "profile": "x",
         "env": {"A": "1", "DB_PASSWORD": "p", "GITHUB_TOKEN": "t", "api_key": "k"},
         "secret_env": {"MINE": "m", "KEPT": None, "GITHUB_TOKEN": "newer"},
     }

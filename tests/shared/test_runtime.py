@@ -262,7 +262,7 @@ def test_settings_that_can_not_be_are_refused(monkeypatch: pytest.MonkeyPatch, n
 
 
 def test_the_policy_is_read_in_the_words_of_people(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert PolicySettings().policy(images_allowed=True, gpus_allowed=False) == Policy(images_allowed=True)
+    assert PolicySettings().policy(images_allowed=False, gpus_allowed=False) == Policy()
     for name, value in {"MAX_CPU": "1.5", "MAX_MEM": "8G", "MAX_SHM": "", "MAX_DAYS_TO_LIVE": "7"}.items():
         monkeypatch.setenv(f"MLHUB_{name}", value)
     policy = PolicySettings().policy(images_allowed=False, gpus_allowed=True)

@@ -27,6 +27,9 @@ Absolute = Annotated[str, StringConstraints(pattern=r"^/[^,:\x00]*$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
 Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z_]{2,40}$")]
 
+LEAST_CPU, LEAST_MEM = 0.01, 16 * 1024**2
+"""Cores and bytes that an engine can grant at all."""
+
 _FORBIDDEN = {"ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO"}
 """Capabilities with which a workspace could leave its place."""
 
@@ -194,6 +197,10 @@ def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
         raise OptionsError("gpus", "this backend has no GPUs to give")
     if spec.image is not None and not policy.allows_image(spec.image, profile):
         raise OptionsError("image", _image_refused(spec.image, policy))
+    if spec.cpu_limit is not None and spec.cpu_limit < LEAST_CPU:
+        raise OptionsError("cpu_limit", f"must be at least {LEAST_CPU:g} cores")
+    if spec.mem_limit is not None and spec.mem_limit < LEAST_MEM:
+        raise OptionsError("mem_limit", f"must be at least {LEAST_MEM // 1024**2} MiB")
     _at_most("cpu_limit", spec.cpu_limit, policy.most("cpu", profile), "{:g} cores")
     _at_most("mem_limit", spec.mem_limit, policy.most("mem", profile), "{:.0f} bytes")
     _at_most("shm_size", spec.shm_size, policy.most("shm", profile), "{:.0f} bytes")
@@ -208,7 +215,7 @@ def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
 def check_totals(spec: WorkspaceSpec, others: Iterable[WorkspaceSpec], policy: Policy) -> None:
     """Whether one user may have this beside his other workspaces that are wanted up; OptionsError if not.
 
-    A limit of the user's total makes every workspace count: one without a limit of its own counts as all there is.
+    Where a total is limited, nobody gets a workspace without a limit of its own.
     """
     all_of_them = [*others, spec]
     if policy.user_max_workspaces is not None and len(all_of_them) > policy.user_max_workspaces:
