@@ -41,12 +41,19 @@ check: .venv/.dev ## Lint, check formatting, types and imports
 bench: .venv/.dev ## Measure what the README promises
 	@.venv/bin/python -m tests.bench $(ARGS)
 
+.PHONY: images
+images: ## Build every image that `docker compose up` starts or spawns (ARGS="hub proxy": only those)
+	@scripts/images $(ARGS)
+
 .PHONY: lock
 lock: .venv/.bootstrap ## Make all requirements*.txt anew (ARGS=--upgrade for newer versions)
 	@$(COMPILE) $(ARGS) requirements-dev.in $(PYPROJECTS) -o requirements-dev.txt
 	@$(COMPILE) -c requirements-dev.txt requirements-bootstrap.in -o requirements-bootstrap.txt
 	@for service in $(SERVICES); do \
 		$(COMPILE) -c requirements-dev.txt services/$$service/pyproject.toml -o services/$$service/requirements.txt || exit 1; \
+	done
+	@for image in nats workspace; do \
+		$(COMPILE) -c requirements-dev.txt compose/$$image/requirements.in -o compose/$$image/requirements.txt || exit 1; \
 	done
 
 # Stamps: a second call costs nothing, a changed lock installs again.
