@@ -98,6 +98,7 @@ RECORD = WorkspaceRecord(
     boot="boot-1",
     gpu_ids=("0", "2"),
     image_id="sha256:0f",
+    has_data=False,
 )
 
 SAMPLES: dict[str, Sample] = {
@@ -138,6 +139,8 @@ SAMPLES: dict[str, Sample] = {
             mem_total=2**34,
             attach=ATTACH,
             version="0.1.0",
+            cpu_capacity=16.0,
+            mem_capacity=2**35,
             cpu_granted=1.5,
             mem_granted=2**31,
             gpus=("0", "1"),

@@ -26,6 +26,10 @@ class WorkerLease(_Value):
     """Cores of the node."""
     mem_total: int | None = None
     """Bytes of the node."""
+    cpu_capacity: float | None = None
+    """Cores to be promised at most. None: no limit, they are shared."""
+    mem_capacity: int | None = None
+    """Bytes, likewise."""
     cpu_granted: float = 0
     """Cores promised to workspaces that take room here."""
     mem_granted: int = 0

@@ -147,6 +147,8 @@ class WorkspaceRecord(BaseModel):
     """The GPUs of its node that it has, from its claim until it is down."""
     image_id: str = ""
     """What its image's name meant when it was started; empty where there are no images."""
+    has_data: bool = True
+    """Its node may keep data of it, so it returns there; one without may start anywhere."""
 
     @property
     def name(self) -> str:
