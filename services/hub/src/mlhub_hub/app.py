@@ -131,6 +131,7 @@ class MLHub(JupyterHub):
 
     async def start(self) -> None:  # type: ignore[override]
         """Begin to serve."""
+        self.context.bus.run(self.context.nodes.run())
         self.context.bus.run(Watch(self.context).run())
         await super().start()
         log.info("service.started", http=self.hub_settings.target_url)

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from jupyterhub import orm
 
 from mlhub_hub.commands import Commands
+from mlhub_hub.nodes import Nodes
 from mlhub_hub.secret_values import SecretValues
 from mlhub_hub.settings import HubSettings
 from mlhub_shared.bus import Bus, Table
@@ -28,6 +29,14 @@ GRACE = timedelta(seconds=30)
 """How long a record that vanished may take to come back: workers write them anew after the bus lost its store."""
 
 
+@dataclass(frozen=True)
+class Before:
+    """What a server was before a change that no start has accepted yet."""
+
+    options: dict[str, Any]
+    display_name: str | None
+
+
 @dataclass
 class HubContext:
     """The hub's settings, its bus, and the tables it follows."""
@@ -42,6 +51,7 @@ class HubContext:
     """By replica."""
     activity: Table[ProxyActivity]
     """By replica of the proxy."""
+    nodes: Nodes
     policy: Policy
     """What anybody may ask for."""
     commands: Commands
@@ -51,8 +61,10 @@ class HubContext:
     """The spawner of each workspace that JupyterHub has in hand, by workspace name."""
     locks: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
     """Held by who starts or removes a workspace, by user and server as they were asked for; see `alone`."""
-    unapplied: WeakKeyDictionary[orm.Spawner, dict[str, Any]] = field(default_factory=WeakKeyDictionary)
+    unapplied: WeakKeyDictionary[orm.Spawner, Before] = field(default_factory=WeakKeyDictionary)
     """What the options were before a change that no start has accepted yet."""
+    updates: set[str] = field(default_factory=set)
+    """The workspaces whose next start fetches its image anew, by name; that one start and no other."""
     missing_since: dict[str, float] = field(default_factory=dict)
     """When a record went, by workspace name, in the event loop's time."""
     followed_since: float = 0.0
@@ -72,6 +84,7 @@ class HubContext:
             workers=workers,
             proxies=proxies,
             activity=activity,
+            nodes=Nodes(workers),
             policy=settings.policy_of_backend(),
             commands=Commands(bus, workspaces, pool=settings.pool, clock=clock),
             secret_values=SecretValues(bus.secrets),

@@ -2,10 +2,10 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
@@ -64,7 +64,7 @@ class HubSettings(CommonSettings, PolicySettings):
 
     pool: Token = "default"
     """The pool of workers that runs the workspaces."""
-    backend: str = "process"
+    backend: Literal["process", "docker", "kubernetes"] = "process"
     """Of those workers: decides whether images and GPUs may be asked for."""
 
     ssh_host: str = "127.0.0.1"
@@ -102,6 +102,10 @@ class HubSettings(CommonSettings, PolicySettings):
             )
         if self.user_config is not None and not self.user_config.is_file():
             raise ValueError(f"MLHUB_HUB_USER_CONFIG: there is no file {self.user_config}")
+        try:
+            self.policy_of_backend()
+        except ValidationError as error:
+            raise ValueError("; ".join(problem["msg"] for problem in error.errors(include_url=False))) from None
         return self
 
     def policy_of_backend(self) -> Policy:

@@ -42,6 +42,18 @@ _OWN_ENV = frozenset({"JUPYTERHUB_SERVICE_URL"})
 """What JupyterHub sets and only the worker can know."""
 
 
+_TITLE_LENGTH = 64
+"""Characters of a display name that go with the workspace; JupyterHub allows more."""
+
+_FOR_ONE_START = {"update", "display_name"}
+"""What among the options is not kept with them."""
+
+
+def kept_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What stays with a workspace of the options that somebody gave: no secret value, and nothing for one start."""
+    return {name: value for name, value in split_secrets(options)[0].items() if name not in _FOR_ONE_START}
+
+
 class BusSpawner(Spawner):
     """One workspace. Keeps nothing that the bus does not know, so that the next hub can go on where this one died."""
 
@@ -74,7 +86,7 @@ class BusSpawner(Spawner):
     @validate("user_options")
     def _without_secrets(self, proposal: Any) -> dict[str, Any]:
         # JupyterHub shows these in its REST API.
-        return split_secrets(proposal["value"])[0]
+        return kept_options(proposal["value"])
 
     def get_env(self) -> dict[str, str]:
         """The environment that JupyterHub wants the workspace to have."""
@@ -93,6 +105,8 @@ class BusSpawner(Spawner):
         except SpawnException as error:
             SPAWNS.labels(result=error.reason).inc()
             raise
+        finally:
+            self.mlhub.updates.discard(self.workspace.name)
         SPAWNS.labels(result="ready").inc()
         return self.mlhub.settings.probe_url
 
@@ -194,9 +208,15 @@ class BusSpawner(Spawner):
 
     def _spec(self) -> WorkspaceSpec:
         try:
-            return validate_options(self.user_options, self.mlhub.policy)
+            spec = validate_options(self.user_options, self.mlhub.policy)
         except OptionsError as error:
             raise SpawnException(str(error), reason="invalid") from None
+        title = self.orm_spawner.display_name
+        given = {
+            "display_name": title[:_TITLE_LENGTH] if title and title != self.name else None,
+            "update": self.workspace.name in self.mlhub.updates,
+        }
+        return spec.model_copy(update=given)
 
     async def _ask_for(self, spec: WorkspaceSpec) -> SpawnWorkspace:
         context, workspace, wanted_by = self.mlhub, self.workspace, self._requester()
