@@ -13,7 +13,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from mlhub_spawner_worker.attach import AttachServer, Entry
+from mlhub_spawner_worker.attach import AttachServer
+from mlhub_spawner_worker.backends.process import LocalEntry
 from tests.support.openssh import OpenSsh, execute
 from tests.support.waiting import until
 
@@ -26,16 +27,19 @@ class Place:
 
     server: AttachServer
     gateway: OpenSsh
-    entries: dict[str, Entry]
+    entries: dict[str, LocalEntry]
 
     @property
     def cwd(self) -> Path:
         return self.entries[NAME].cwd
 
 
-def entry(folder: Path, **environment: str) -> Entry:
+def entry(folder: Path, **environment: str) -> LocalEntry:
     folder.mkdir(parents=True)
-    return Entry(folder, {"PATH": os.environ["PATH"], "HOME": str(folder), "SHELL": "/bin/sh", **environment})
+    return LocalEntry(
+        folder,
+        {"PATH": os.environ["PATH"], "HOME": str(folder), "SHELL": "/bin/sh", "MLHUB_WORKSPACE": NAME, **environment},
+    )
 
 
 @pytest.fixture
@@ -247,7 +251,7 @@ async def test_the_host_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: P
 
 
 async def test_a_command_without_a_directory_says_so(place: Place) -> None:
-    place.entries[NAME] = Entry(place.cwd / "gone", place.entries[NAME].environment)
+    place.entries[NAME] = LocalEntry(place.cwd / "gone", place.entries[NAME].environment)
     ran = await place.gateway.run(NAME, "true")
     assert ran.status == 126
     assert "can't be started" in ran.stderr
@@ -257,7 +261,7 @@ async def test_each_child_enters_the_cgroup_before_its_program_runs(place: Place
     def enter(pid: int) -> None:
         (tmp_path / "entered").write_text(str(pid))
 
-    place.entries[NAME] = Entry(place.cwd, place.entries[NAME].environment, enter_cgroup=enter)
+    place.entries[NAME] = LocalEntry(place.cwd, place.entries[NAME].environment, enter_cgroup=enter)
     ran = await place.gateway.run(NAME, f"cat {tmp_path}/entered; echo; echo $$")
     entered, own = ran.stdout.split()
     assert entered == own

@@ -19,7 +19,9 @@ from mlhub_shared.contracts.services import SshKey, WorkerLease, ssh_key_key
 from mlhub_shared.contracts.workspace import Phase
 from mlhub_shared.runtime.health import Health
 from mlhub_shared.runtime.service import Runtime
-from mlhub_spawner_worker.attach import AttachServer, Entry
+from mlhub_spawner_worker.attach import AttachServer
+from mlhub_spawner_worker.backends.process import LocalEntry
+from mlhub_spawner_worker.entry import Entry
 from mlhub_ssh_gateway.service import build
 from mlhub_ssh_gateway.settings import SshGatewaySettings
 from tests.conftest import bus_settings
@@ -71,7 +73,7 @@ class Place:
         self.entries.pop(value.name, None)
         if phase is Phase.READY:
             environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "SHELL": "/bin/sh"}
-            self.entries[value.name] = Entry(directory, environment)
+            self.entries[value.name] = LocalEntry(directory, environment)
         await self.bus.workspaces.put(value.name, value)
 
     async def resolve(self, query: ResolveTarget) -> Target:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord
 from mlhub_shared.errors import Temporary
-from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Session, Sight
+from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Sight
+from mlhub_spawner_worker.entry import Entry
 
 
 @dataclass
@@ -32,6 +33,7 @@ class ScriptedBackend:
     name = "scripted"
     images_allowed = False
     gpus_allowed = False
+    gpus: tuple[str, ...] = ()
     limits = "none"
     cpu_total: float | None = None
     mem_total: int | None = None
@@ -111,7 +113,7 @@ class ScriptedBackend:
     async def resources(self) -> list[Resource]:
         return [Resource(kind="script", name=name, workspace=s.record.workspace) for name, s in self.scripts.items()]
 
-    def session(self, name: str) -> Session | None:
+    def session(self, name: str) -> Entry | None:
         return None
 
     # What a test does to it

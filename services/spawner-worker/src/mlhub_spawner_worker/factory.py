@@ -1,12 +1,12 @@
 """Puts a worker together; the one place that knows concrete backends."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import httpx
 
 from mlhub_shared.runtime.service import Runtime
-from mlhub_spawner_worker.attach import AttachServer, Entry
+from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.base import Backend
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
 from mlhub_spawner_worker.probe import HttpProbe, Probe
@@ -57,13 +57,5 @@ def _attach_server(settings: SpawnerWorkerSettings, backend: Backend) -> AttachS
         port=settings.attach_port,
         host_key_file=settings.attach_host_key_file or settings.data_dir / "attach_host_key",
         gateway_public_key=settings.gateway_public_key,
-        enter=_entrance(backend),
+        enter=backend.session,
     )
-
-
-def _entrance(backend: Backend) -> Callable[[str], Entry | None]:
-    def enter(name: str) -> Entry | None:
-        session = backend.session(name)
-        return Entry(session.directory, session.environment, session.join) if session else None
-
-    return enter

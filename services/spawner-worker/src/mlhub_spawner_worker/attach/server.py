@@ -11,9 +11,10 @@ import asyncssh
 import structlog
 
 from mlhub_shared.contracts.queries import AttachAddress
-from mlhub_spawner_worker.attach.entry import Entry
+from mlhub_spawner_worker.attach.forward import Forward
 from mlhub_spawner_worker.attach.host_key import load_or_make, public_line
-from mlhub_spawner_worker.attach.session import EowChannel, LocalSession
+from mlhub_spawner_worker.attach.session import EowChannel, Session
+from mlhub_spawner_worker.entry import Entry, Loopback
 
 log = structlog.get_logger(__name__)
 
@@ -128,28 +129,36 @@ class _Server(asyncssh.SSHServer):
         """Let the gateway's key in, whatever the workspace."""
         return self._gateway_key is not None and key == self._gateway_key
 
-    def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], LocalSession]:
+    def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], Session]:
         """Open a session inside the workspace."""
         name, entry = self._require_entry()
         channel: asyncssh.SSHServerChannel[bytes] = self._connection.create_server_channel(encoding=None)
         # There is no public way to another class of channel.
         channel.__class__ = EowChannel
-        return channel, LocalSession(name, entry, connection_info=self._connection_info(), tasks=self._open.tasks)
+        return channel, Session(name, entry, connection_info=self._connection_info(), tasks=self._open.tasks)
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> bool | Awaitable[asyncssh.SSHTCPSession[bytes]]:
-        """Connect to the workspace's own loopback, which here is this machine's."""
-        self._require_entry()
+        """Connect to the workspace's own loopback."""
+        _, entry = self._require_entry()
         if dest_host not in _LOOPBACK:
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "only ports of the workspace itself can be reached"
             )
-        return True
+        return True if entry.loopback is None else self._connect(entry.loopback, dest_port)
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
-        """Listen on the loopback for the client, never for the world."""
-        return self._enter(self._name()) is not None and listen_host in _LOOPBACK
+        """Listen on the loopback for the client, never for the world, and only if the loopback is the workspace's."""
+        entry = self._enter(self._name())
+        return entry is not None and entry.loopback is None and listen_host in _LOOPBACK
+
+    async def _connect(self, loopback: Loopback, port: int) -> Forward:
+        forward = await Forward.open(loopback, port)
+        if self._connection.is_closed():
+            # asyncssh does not tell the session of a channel that is gone before it is open.
+            forward.connection_lost(None)
+        return forward
 
     def _name(self) -> str:
         return str(self._connection.get_extra_info("username"))

@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Protocol
 
 from mlhub_shared.contracts.queries import Resource
-from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord, WorkspaceSecrets
+from mlhub_shared.contracts.workspace import Endpoint, Reason, WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import Permanent
+from mlhub_spawner_worker.entry import Entry
 
 Report = Callable[[int, str], Awaitable[None]]
 """Takes how far a preparation is, 0 to 100, and a sentence about what it does."""
@@ -16,6 +16,10 @@ Report = Callable[[int, str], Awaitable[None]]
 
 class BackendError(Permanent):
     """The backend can't do it, and trying again won't help; the text is for the owner of the workspace."""
+
+    def __init__(self, message: str, *, reason: Reason = Reason.BACKEND) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Running:
     endpoint: Endpoint
     boot: str
     """Of the host or engine it runs on; another one later means that it died with it."""
+    image_id: str = ""
+    """What its image's name meant when it was started; empty where there are no images."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Exit:
     log_tail: str = ""
     again: bool = False
     """It died of something that another start does not meet: its port was taken."""
+    reason: Reason = Reason.EXITED
+    """OUT_OF_MEMORY if the limit of its memory has ended it."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +79,6 @@ class Sight:
     log_tail: str = ""
 
 
-@dataclass(frozen=True)
-class Session:
-    """What somebody gets who enters a running workspace."""
-
-    environment: dict[str, str] = field(repr=False)
-    directory: Path
-    join: Callable[[int], None] | None = None
-    """Puts a process under the workspace's limits, by its id; cheap enough for a child about to become a program."""
-
-
 class Backend(Protocol):
     """Runs workspaces, by name. Every method may be called again after it failed, was cancelled, or did its work.
 
@@ -91,6 +89,8 @@ class Backend(Protocol):
     """`process`, `docker`, `kubernetes`."""
     images_allowed: bool
     gpus_allowed: bool
+    gpus: tuple[str, ...]
+    """Ids of the GPUs of this node, known once it is open."""
     limits: str
     """How far CPU and memory are limited, in a sentence."""
     boot: str
@@ -133,5 +133,5 @@ class Backend(Protocol):
     async def resources(self) -> list[Resource]:
         """Everything of this deployment that exists here."""
 
-    def session(self, name: str) -> Session | None:
+    def session(self, name: str) -> Entry | None:
         """How to enter it; None if it does not run."""

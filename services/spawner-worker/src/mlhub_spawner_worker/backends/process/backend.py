@@ -14,9 +14,10 @@ from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord
 from mlhub_shared.errors import Temporary
 from mlhub_shared.tasks import end_tasks
-from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Session, Sight
+from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Sight
 from mlhub_spawner_worker.backends.process import log as logs
 from mlhub_spawner_worker.backends.process.child import Child, reap
+from mlhub_spawner_worker.backends.process.entry import LocalEntry
 from mlhub_spawner_worker.backends.process.environment import environment_for
 from mlhub_spawner_worker.backends.process.folders import Folders, ProcessState, State
 from mlhub_spawner_worker.backends.process.identity import Identity, boot_id
@@ -24,6 +25,7 @@ from mlhub_spawner_worker.backends.process.limits import Limiter, find_limiter
 from mlhub_spawner_worker.backends.process.plan import Plan, ProcessSettings, close_to_children, launch
 from mlhub_spawner_worker.backends.process.ports import LOOPBACK, choose_port, is_free
 from mlhub_spawner_worker.backends.process.sweep import kill_marked, marked
+from mlhub_spawner_worker.entry import Entry
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,7 @@ class ProcessBackend:
     name = "process"
     images_allowed = False
     gpus_allowed = False
+    gpus: tuple[str, ...] = ()
 
     def __init__(self, settings: ProcessSettings, *, limiter: Callable[[str], Limiter] = find_limiter) -> None:
         self._settings, self._find_limiter = settings, limiter
@@ -144,7 +147,7 @@ class ProcessBackend:
                 found.append(Resource(kind="process", name=str(child.state.pid), workspace=workspace))
         return found
 
-    def session(self, name: str) -> Session | None:
+    def session(self, name: str) -> Entry | None:
         """Its home, and the environment that its leading process was started with."""
         child = self._children.get(name)
         if child is None or not child.is_alive:
@@ -155,7 +158,7 @@ class ProcessBackend:
             return None
         pairs = (item.partition(b"=") for item in data.split(b"\0") if item)
         environment = {os.fsdecode(key): os.fsdecode(value) for key, _, value in pairs}
-        return Session(environment, self._folders.home(name), lambda pid: self._limiter.join(name, pid))
+        return LocalEntry(self._folders.home(name), environment, lambda pid: self._limiter.join(name, pid))
 
     # Under the workspace's lock
 

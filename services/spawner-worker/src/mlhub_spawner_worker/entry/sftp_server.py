@@ -1,6 +1,7 @@
 """An SFTP server (protocol 3) on standard input and output, for images and machines without OpenSSH's.
 
 Run as a program. It needs nothing but the standard library, so it can also be handed to an interpreter as text.
+It must stay below the 128 KiB that Linux allows one argument of a program.
 """
 
 import errno
@@ -15,6 +16,14 @@ INIT, VERSION, STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED, EXTENDED_REPLY = 1, 
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
 READ, WRITE, APPEND, CREATE, TRUNCATE, EXCLUSIVE = 1, 2, 4, 8, 16, 32
 SIZE, OWNER, MODE, TIMES, MORE = 1, 2, 4, 8, 0x80000000
+
+OPENSSH = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+)
+"""Where distributions put OpenSSH's, which is to be preferred."""
 
 LONGEST_PACKET = 1 << 20
 LONGEST_READ = 256 * 1024

@@ -1,0 +1,92 @@
+"""A forwarded connection: an SSH channel carried to a port of a workspace."""
+
+import asyncio
+import contextlib
+
+import asyncssh
+
+from mlhub_spawner_worker.attach.pace import Pace
+from mlhub_spawner_worker.entry import EntryError, Link, Loopback
+
+
+class Forward(asyncssh.SSHTCPSession[bytes]):
+    """One connection; it is the link's caller."""
+
+    def __init__(self) -> None:
+        self._channel: asyncssh.SSHTCPChannel[bytes]
+        self._pace: Pace
+        self._link: Link
+        self._sends, self._listens = True, True
+
+    @classmethod
+    async def open(cls, loopback: Loopback, port: int) -> "Forward":
+        """Reach the port; ChannelOpenError if it can't be."""
+        forward = cls()
+        try:
+            forward._link = await loopback.connect(port, forward)
+        except EntryError as error:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from error
+        return forward
+
+    def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
+        """Keep the channel to answer on."""
+        self._channel = chan
+
+    def session_started(self) -> None:
+        """Let the data flow."""
+        self._pace = Pace(self._channel)
+        self._pace.release()
+        self._link.resume_reading()
+
+    # From the client to the port
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        """Pass on."""
+        self._link.write(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more, but still listens."""
+        self._link.write_eof()
+        self._sends = False
+        if not self._listens:
+            asyncio.get_running_loop().call_soon(self.close)
+        return self._listens
+
+    def pause_writing(self) -> None:
+        """The client is slow."""
+        self._link.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._link.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the connection to the port."""
+        self._link.close()
+
+    # From the port to the client
+
+    def write(self, data: bytes, *, is_error: bool = False) -> None:
+        """Pass on."""
+        with contextlib.suppress(OSError):
+            self._channel.write(data)
+
+    def write_eof(self) -> None:
+        """The port sends no more."""
+        self._listens = False
+        with contextlib.suppress(OSError):
+            self._channel.write_eof()
+        if not self._sends:
+            self.close()
+
+    def close(self) -> None:
+        """The connection to the port is gone."""
+        self._channel.close()
+
+    def pause_reading(self) -> None:
+        """Hold up the client: the port is slow."""
+        self._pace.hold()
+
+    def resume_reading(self) -> None:
+        """Let it send again."""
+        self._pace.release()

@@ -1,0 +1,129 @@
+"""What lies between the attach endpoint and a backend whose workspaces are entered.
+
+Data flows by calls that return at once, and each side can ask the other to pause: nothing is kept without a bound
+however slow a client or a program is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from signal import Signals
+from typing import Protocol
+
+from mlhub_shared.errors import Permanent
+
+Size = tuple[int, int, int, int]
+"""Of a terminal: columns, rows, and both in pixels; 0 where unknown."""
+
+
+class EntryError(Permanent):
+    """It can't be run, or the port not reached; the text is for whoever wanted in."""
+
+
+class What(Enum):
+    """Kinds of programs."""
+
+    SHELL = auto()
+    COMMAND = auto()
+    SFTP = auto()
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The terminal that a program is to have."""
+
+    type: str
+    size: Size
+    modes: Mapping[int, int] = field(default_factory=dict)
+    """By the opcodes of RFC 4254, section 8."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run."""
+
+    what: What
+    line: str = ""
+    """Of a command; the workspace's shell reads it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the workspace's own."""
+    terminal: Terminal | None = None
+    agent: Path | None = None
+    """Socket on this machine that leads to the client's SSH agent."""
+
+
+class Client(Protocol):
+    """Who a program talks with."""
+
+    def write(self, data: bytes, *, is_error: bool = False) -> None:
+        """Take output."""
+
+    def pause_reading(self) -> None:
+        """Send no more input for now; what comes nevertheless is not lost."""
+
+    def resume_reading(self) -> None:
+        """Send again."""
+
+
+class Caller(Client, Protocol):
+    """Who holds the other end of a connection."""
+
+    def write_eof(self) -> None:
+        """Nothing more will be written; input is still taken."""
+
+    def close(self) -> None:
+        """The connection is gone."""
+
+
+class Link(Protocol):
+    """Our end of what takes input and makes output. It hands nothing over before the first `resume_reading`."""
+
+    def write(self, data: bytes) -> None:
+        """Pass on input."""
+
+    def write_eof(self) -> None:
+        """The input has ended; output still comes."""
+
+    def pause_reading(self) -> None:
+        """Hand over no more output for now."""
+
+    def resume_reading(self) -> None:
+        """Hand it over again."""
+
+    def close(self) -> None:
+        """Let go of it: a program is hung up, a connection closed. May be called again, and after its end."""
+
+
+class Child(Link, Protocol):
+    """A program that runs inside a workspace, leader of a group of its own."""
+
+    def close_output(self) -> None:
+        """Nobody reads what it says any more: it is to find out by its next write."""
+
+    def resize(self, size: Size) -> None:
+        """Tell its terminal the new size."""
+
+    def signal(self, number: Signals) -> None:
+        """Send a signal to its group, if it still runs."""
+
+    async def wait(self) -> int:
+        """How it ended, once all its output has been handed over: its status, negative the signal that ended it."""
+
+
+class Loopback(Protocol):
+    """The ports of a workspace that has a loopback of its own."""
+
+    async def connect(self, port: int, caller: Caller) -> Link:
+        """A connection to one of them; EntryError if there is none."""
+
+
+class Entry(Protocol):
+    """The way into one workspace that runs."""
+
+    @property
+    def loopback(self) -> Loopback | None:
+        """Its own ports. None: its loopback is this machine's."""
+
+    async def run(self, order: Order, client: Client) -> Child:
+        """Start a program in it; EntryError if that can't be."""
