@@ -10,9 +10,20 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, NotAvailableError
 from tests.bench.machine import describe, load_average
-from tests.bench.measures import event_path, hub_restart, proxying, records, spawns, timers
+from tests.bench.measures import (
+    docker_death,
+    docker_memory,
+    docker_networks,
+    docker_starts,
+    event_path,
+    hub_restart,
+    proxying,
+    records,
+    spawns,
+    timers,
+)
 from tests.bench.peers import chp
 from tests.bench.report import Report
 
@@ -24,6 +35,10 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "records": records.measure,
     "timers": timers.measure,
     "hub-restart": hub_restart.measure,
+    docker_starts.NAME: docker_starts.measure,
+    docker_networks.NAME: docker_networks.measure,
+    docker_memory.NAME: docker_memory.measure,
+    docker_death.NAME: docker_death.measure,
 }
 _LONGEST = 1800
 """Seconds that one measure may take."""
@@ -57,10 +72,13 @@ async def run(only: list[str], *, runs: int, quick: bool, folder: Path) -> tuple
         started = time.monotonic()
         report.machine[f"load at {name}"] = load_average()
         print(f"{name} ...", file=sys.stderr, flush=True)
-        bench = Bench(folder / name, runs=runs, quick=quick, report=report, chp=command)
+        bench = Bench(folder / name, runs=runs, quick=quick, report=report, artefacts=ARTEFACTS, chp=command)
         try:
             async with asyncio.timeout(_LONGEST):
                 await MEASURES[name](bench)
+        except NotAvailableError as error:
+            report.skipped[name] = str(error)
+            shutil.rmtree(bench.folder, ignore_errors=True)
         except Exception as error:  # noqa: BLE001  (the other measures are worth having)
             traceback.print_exception(error)
             report.skipped[name] = f"failed: {type(error).__name__}; logs in {bench.folder}"
@@ -75,7 +93,7 @@ async def run(only: list[str], *, runs: int, quick: bool, folder: Path) -> tuple
 async def _chp(folder: Path) -> tuple[Path | None, str]:
     try:
         return await chp.install(folder), ""
-    except chp.NotAvailableError as error:
+    except NotAvailableError as error:
         return None, str(error)
 
 

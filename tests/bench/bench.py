@@ -6,6 +6,10 @@ from pathlib import Path
 from tests.bench.report import Report
 
 
+class NotAvailableError(Exception):
+    """What a measure or a peer needs can't be had on this machine; the text says why."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """How thorough to be, where to work, and where the figures go."""
@@ -16,6 +20,8 @@ class Bench:
     quick: bool
     """Small numbers, to see that everything works; the figures say little then."""
     report: Report
+    artefacts: Path
+    """Where peers stay installed from one run to the next."""
     chp: Path | None
     """configurable-http-proxy's command, None where there is none."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +20,9 @@ from tests.support.nats_server import PASSWORD, USER, NatsServer, free_port
 class Deployment:
     """Starts what a measure asks for; everything ends with its context."""
 
-    def __init__(self, folder: Path, *, hub: str = "bench") -> None:
-        self.folder, self.hub = folder, hub
+    def __init__(self, folder: Path, *, hub: str = "bench", settings: Mapping[str, object] | None = None) -> None:
+        """`settings`: variables of all services, beside the bench's own."""
+        self.folder, self.hub, self._settings = folder, hub, settings or {}
         # The launcher's setting: what is acknowledged is on the disk.
         self.nats = NatsServer(folder / "nats", sync="always")
         self.token = secrets.token_hex(32)
@@ -116,7 +117,7 @@ class Deployment:
         return child
 
     async def start_worker(self) -> Child:
-        """A real worker of processes, with a node of its own."""
+        """A real worker, of processes unless the settings say otherwise, with a node of its own."""
         child = Child(
             "spawner-worker",
             python("-m", "mlhub_spawner_worker"),
@@ -161,7 +162,7 @@ class Deployment:
             "MLHUB_NATS_PASSWORD": PASSWORD,
             "MLHUB_LOG_LEVEL": "warning",
         }
-        return common | {name: str(value) for name, value in own.items()}
+        return common | {name: str(value) for name, value in (dict(self._settings) | own).items()}
 
 
 async def put_records(bus: Bus, records: Sequence[WorkspaceRecord]) -> None:

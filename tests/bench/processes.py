@@ -102,6 +102,11 @@ class Child:
         """Resident memory of the process alone."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
 
+    def peak_memory_bytes(self) -> int:
+        """The most of it that the process has ever had."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
     async def __aenter__(self) -> Self:
         return self if self._process else await self.start()
 

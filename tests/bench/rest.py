@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -40,12 +40,12 @@ class HubClient:
         async with self.session.post(f"{self._api}/users", json={"usernames": list(names)}) as response:
             await _expect(response, 201)
 
-    async def spawn(self, user: str) -> None:
+    async def spawn(self, user: str, server: str = "", options: Mapping[str, object] | None = None) -> None:
         """Start a user's server and wait until it is ready."""
-        async with self.session.post(f"{self._api}/users/{user}/server") as response:
+        async with self.session.post(self._server(user, server), json=dict(options or {})) as response:
             await _expect(response, 201, 202)
         if response.status == 202:
-            await self._until_ready(user)
+            await self._until_ready(user, server)
 
     async def stop(self, user: str) -> None:
         """Stop a user's server and wait until it is gone."""
@@ -55,6 +55,16 @@ class HubClient:
             async with asyncio.timeout(60):
                 while await self.server(user) is not None:  # noqa: ASYNC110  (the API has no other way)
                     await asyncio.sleep(0.1)
+
+    async def remove(self, user: str, server: str) -> None:
+        """Ask for the end of a named server and of all it had."""
+        async with self.session.delete(self._server(user, server), json={"remove": True}) as response:
+            await _expect(response, 202, 204)
+
+    async def delete_user(self, user: str) -> None:
+        """Ask for the end of a user and of all he had."""
+        async with self.session.delete(f"{self._api}/users/{user}") as response:
+            await _expect(response, 204)
 
     async def server(self, user: str) -> object | None:
         """What the hub says of a user's server; None if there is none."""
@@ -75,8 +85,11 @@ class HubClient:
             if len(page) < 200:
                 return found
 
-    async def _until_ready(self, user: str) -> None:
-        async with self.session.get(f"{self._api}/users/{user}/server/progress") as response:
+    def _server(self, user: str, server: str) -> str:
+        return f"{self._api}/users/{user}/" + (f"servers/{server}" if server else "server")
+
+    async def _until_ready(self, user: str, server: str) -> None:
+        async with self.session.get(f"{self._server(user, server)}/progress") as response:
             await _expect(response, 200)
             async for line in response.content:
                 if not line.startswith(b"data:"):
@@ -85,8 +98,8 @@ class HubClient:
                 if event.get("ready"):
                     return
                 if event.get("failed"):
-                    raise RuntimeError(f"{user}'s server failed: {event}")
-        raise RuntimeError(f"nothing more was heard of {user}'s server")
+                    raise RuntimeError(f"{user}'s server {server} failed: {event}")
+        raise RuntimeError(f"nothing more was heard of {user}'s server {server}")
 
 
 async def _expect(response: aiohttp.ClientResponse, *statuses: int) -> None:

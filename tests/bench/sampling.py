@@ -18,6 +18,21 @@ async def interleave(runs: int, contenders: Mapping[str, T], turn: Callable[[T],
     return results
 
 
+async def rotate(
+    runs: int, contenders: Mapping[str, T], turn: Callable[[T], Awaitable[U]], *, warm_up: int = 1
+) -> dict[str, list[U]]:
+    """Like `interleave`, but nobody is always first: A B C, B C A; the results of the first rounds are thrown away."""
+    results: dict[str, list[U]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for run in range(warm_up + runs):
+        shift = run % len(names)
+        for name in names[shift:] + names[:shift]:
+            result = await turn(contenders[name])
+            if run >= warm_up:
+                results[name].append(result)
+    return results
+
+
 async def at_once(limit: int, items: Iterable[T], work: Callable[[T], Awaitable[U]]) -> list[U]:
     """Work on all items, `limit` at a time; results in the order they come."""
     pending = iter(items)

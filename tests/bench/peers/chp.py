@@ -7,15 +7,12 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.bench.bench import NotAvailableError
 from tests.bench.processes import Child
 from tests.support.nats_server import free_port
 
 VERSION = "5.3.0"
 _PATIENCE = 180
-
-
-class NotAvailableError(Exception):
-    """The peer can't be had on this machine; the text says why."""
 
 
 async def install(folder: Path) -> Path:

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from jupyterhub.proxy import Proxy
 from jupyterhub.spawner import Spawner
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from tests.bench.peers.no_proxy import NoProxy
 from tests.bench.stamps import Stamps
 
 STAMPS = Stamps(Path(os.environ["BENCH_STAMPS"]))
@@ -29,23 +29,6 @@ class InstantSpawner(Spawner):
 
     async def poll(self) -> int | None:
         return None if self.is_up else 0
-
-
-class NoProxy(Proxy):
-    """Costs nothing: for a machine without configurable-http-proxy."""
-
-    should_start = False
-
-    async def add_route(self, routespec: str, target: str, data: dict[str, object]) -> None:
-        self.table[routespec] = {"routespec": routespec, "target": target, "data": data}
-
-    async def delete_route(self, routespec: str) -> None:
-        self.table.pop(routespec, None)
-
-    async def get_all_routes(self) -> dict[str, dict[str, object]]:
-        return dict(self.table)
-
-    table: dict[str, dict[str, object]] = {}  # noqa: RUF012  (there is one proxy)
 
 
 def use_wal(connection: object, _: object) -> None:
