@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlhub_standalone import cli
 from mlhub_standalone.commands import run
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.lock import InstanceLock
@@ -24,9 +25,51 @@ def test_down_of_nothing_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "x").exists()
 
 
-def test_a_backend_to_come_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_containers_without_an_engine_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     assert run(["up", "--backend", "docker", "--data-dir", str(tmp_path / "x")]) == 1
-    assert "not available yet" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is no Docker engine" in said
+    assert "--backend process" in said
+    assert not DataDir(tmp_path / "x").exists()
+
+
+def test_the_name_of_an_old_hub_that_can_not_be_is_answered_with_one_that_can(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUB_NAME", "My-Hb")
+    assert run(["up", "--backend", "process", "--data-dir", str(tmp_path / "x")]) == 1
+    assert "'My-Hb' can't name a hub" in (said := capsys.readouterr().err)
+    assert "such as myhb" in said
+
+
+def test_what_asks_for_https_is_not_given_http(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_ENABLED", "true")
+    assert run(["up", "--data-dir", str(tmp_path / "x")]) == 1
+    assert "MLHUB_HUB_PUBLIC_URL=https://" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_in_a_container_up_is_what_is_meant_and_its_defaults_are_others() -> None:
+    options = cli.parse([], cli.IN_CONTAINER)
+    asked = cli.asked(options)
+    assert options.command == "up"
+    assert (str(cli.data_dir(options).root), asked.host, asked.in_container) == ("/data", "0.0.0.0", True)  # noqa: S104
+    assert cli.asked(cli.parse(["up", "--host", "::1"], cli.IN_CONTAINER)).host == "::1"
+    with pytest.raises(SystemExit):
+        cli.parse([], cli.Defaults())
+
+
+def test_the_data_directory_can_be_set_by_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLHUB_STANDALONE_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert run(["status"]) == 3
+    assert str(tmp_path / "elsewhere") in capsys.readouterr().out
 
 
 def test_a_second_up_says_who_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +85,7 @@ def test_a_taken_port_ends_up_before_anything_is_started(tmp_path: Path, capsys:
     data = DataDir(tmp_path / "x")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert run(["up", "--port", str(port), "--data-dir", str(data.root)]) == 1
+        assert run(["up", "--backend", "process", "--port", str(port), "--data-dir", str(data.root)]) == 1
     assert "mlhub up --port PORT" in capsys.readouterr().err
     assert not data.exists()
     assert InstanceLock(data).holder() is None

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,14 @@ from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.runtime.settings import CommonSettings
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 from mlhub_ssh_gateway.settings import SshGatewaySettings
-from mlhub_standalone import credentials
+from mlhub_standalone import credentials, environment
 from mlhub_standalone.component import SERVICES
 from mlhub_standalone.components import service_components
 from mlhub_standalone.credentials import Credentials
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.environment import environment_of, remarks
 from mlhub_standalone.instance import Instance, plan
-from mlhub_standalone.options import Asked
+from mlhub_standalone.options import DOCKER, Asked
 
 SETTINGS: dict[str, type[CommonSettings]] = {
     "hub": HubSettings,
@@ -104,6 +105,53 @@ def test_the_services_share_their_tokens_with_the_hub_alone(
     assert hub.cleanup_hub_api_token == cleanup.hub_api_token is not None
     assert hub.ssh_gateway_hub_api_token == gateway.hub_api_token is not None
     assert hub.cleanup_hub_api_token != hub.ssh_gateway_hub_api_token
+
+
+def test_containers_find_the_hub_and_nobody_else_is_let_in_there(
+    data: DataDir, secrets: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = replace(plan(data, Asked(hub_name="team"), {}), backend=DOCKER, network_pool="10.99.0.0/16")
+    hub = settings_of("hub", instance, secrets, monkeypatch)
+    assert isinstance(hub, HubSettings)
+    proxy = environment_of("proxy", instance, secrets, {})
+    worker = environment_of("spawner-worker", instance, secrets, {})
+    port = str(instance.internal["hub-api"])
+    assert hub.backend == worker["MLHUB_SPAWNER_WORKER_BACKEND"] == "docker"
+    assert hub.workspace_api_url == f"http://mlhub:{port}"
+    assert (proxy["MLHUB_PROXY_API_HOST"], proxy["MLHUB_PROXY_API_PORT"]) == ("0.0.0.0", port)  # noqa: S104
+    assert proxy["MLHUB_PROXY_API_NETWORKS"] == "127.0.0.0/8,10.99.0.0/16"
+    assert worker["MLHUB_SPAWNER_WORKER_NETWORK_POOL"] == "10.99.0.0/16"
+    assert worker["MLHUB_SPAWNER_WORKER_API_PORT"] == port
+    assert worker["MLHUB_SPAWNER_WORKER_REACH"] == "host"
+    inside = environment_of("spawner-worker", replace(instance, in_container=True), secrets, {})
+    assert inside["MLHUB_SPAWNER_WORKER_REACH"] == "self"
+
+
+def test_processes_leave_the_hubs_api_on_the_loopback(instance: Instance, secrets: Credentials) -> None:
+    proxy = environment_of("proxy", instance, secrets, {})
+    assert proxy["MLHUB_PROXY_API_HOST"] == "127.0.0.1"
+    assert "MLHUB_SPAWNER_WORKER_REACH" not in environment_of("spawner-worker", instance, secrets, {})
+
+
+def test_the_parts_know_the_hub_by_the_name_that_was_asked_for(instance: Instance, secrets: Credentials) -> None:
+    person = {"HUB_NAME": "other", "MLHUB_HUB_NAME": "other"}
+    assert environment_of("hub", instance, secrets, person)["MLHUB_HUB_NAME"] == "team"
+
+
+def test_the_files_of_an_old_container_are_read_where_they_were(
+    instance: Instance, secrets: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, certificate = tmp_path / "jupyterhub_user_config.py", tmp_path / "cert.crt"
+    monkeypatch.setattr(environment, "USER_CONFIG", config)
+    monkeypatch.setattr(environment, "CERTIFICATE", certificate)
+    inside = replace(instance, in_container=True)
+    assert "MLHUB_HUB_USER_CONFIG" not in environment_of("hub", inside, secrets, {})
+    assert remarks(inside, secrets, {}) == []
+    config.touch()
+    certificate.touch()
+    assert environment_of("hub", inside, secrets, {})["MLHUB_HUB_USER_CONFIG"] == str(config)
+    assert "MLHUB_HUB_USER_CONFIG" not in environment_of("hub", instance, secrets, {})
+    assert ["HTTPS" in remark for remark in remarks(inside, secrets, {})] == [False, True]
 
 
 def test_no_secret_stands_in_an_environment(instance: Instance, secrets: Credentials) -> None:

@@ -42,7 +42,8 @@ class Stack:
         self.port, self.ssh_port = free_port(), free_port()
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
-        self._arguments, self._environment = arguments, environment
+        # Unless a test wants another: what this machine happens to have must not decide.
+        self._arguments, self._environment = ("--backend", "process", *arguments), environment
         self._launcher: subprocess.Popen[bytes] | None = None
         self._sessions: list[Session] = []
         self.hub = HubClient(self.url, API_TOKEN)

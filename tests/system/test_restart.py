@@ -146,7 +146,17 @@ def test_down_ends_what_a_killed_launcher_left(own_stack: Stack) -> None:
 def test_wrong_settings_end_the_start_at_once(tmp_path: Path, setting: dict[str, str], sentence: str) -> None:
     stack = Stack(tmp_path, **setting)
     try:
-        run = stack.run("up", "--port", str(stack.port), "--ssh-port", str(stack.ssh_port), "--hub-name", HUB)
+        run = stack.run(
+            "up",
+            "--backend",
+            "process",
+            "--port",
+            str(stack.port),
+            "--ssh-port",
+            str(stack.ssh_port),
+            "--hub-name",
+            HUB,
+        )
         assert run.returncode == 2
         assert run.stderr.count(sentence) == 1
         assert sentence not in run.stdout

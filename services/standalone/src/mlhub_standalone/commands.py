@@ -2,15 +2,17 @@
 
 import argparse
 import sys
+from dataclasses import replace
 
 from mlhub_standalone import cli
-from mlhub_standalone.console import plural, say
+from mlhub_standalone.console import plural, say, write_json
 from mlhub_standalone.errors import LauncherError
+from mlhub_standalone.options import AUTO
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = cli.parse(arguments)
+    options = cli.parse(sys.argv[1:] if arguments is None else arguments, _defaults())
     try:
         return _COMMANDS[options.command](options)
     except LauncherError as error:
@@ -20,18 +22,32 @@ def run(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _defaults() -> cli.Defaults:
+    from mlhub_shared.runtime import configuration
+    from mlhub_standalone.settings import StandaloneSettings
+
+    settings = configuration.load(StandaloneSettings)
+    defaults = cli.IN_CONTAINER if settings.container else cli.Defaults()
+    return replace(defaults, data_dir=str(settings.data_dir)) if settings.data_dir else defaults
+
+
 def _up(options: argparse.Namespace) -> int:
     import asyncio
 
     from mlhub_shared.runtime import configuration
-    from mlhub_standalone import leftovers
+    from mlhub_standalone import earlier, leftovers
     from mlhub_standalone.instance import plan
     from mlhub_standalone.launcher import Launcher
     from mlhub_standalone.lock import InstanceLock
     from mlhub_standalone.settings import StandaloneSettings, user_environment
 
+    if options.in_container:
+        write_json()
     data, asked, environment = cli.data_dir(options), cli.asked(options), user_environment()
     settings = configuration.load(StandaloneSettings)
+    old = earlier.answer(environment)
+    if asked.backend == AUTO and old.backend:
+        asked = replace(asked, backend=old.backend)
     data.create()
     lock = InstanceLock(data)
     lock.acquire()
@@ -40,6 +56,8 @@ def _up(options: argparse.Namespace) -> int:
         # Before the plan: what an earlier launcher left still holds the ports that workspaces know.
         if ended := leftovers.take_over(data):
             say(f"Ended {plural(ended, 'process')} that an earlier run had left behind.")
+        for remark in old.remarks:
+            say(f"  {remark}")
         asyncio.run(Launcher(plan(data, asked, environment), settings, environment).run())
     finally:
         lock.release()

@@ -11,8 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from mlhub_standalone import binaries, leftovers
+from mlhub_standalone.backends import default_image
 from mlhub_standalone.console import plural, say
 from mlhub_standalone.data_dir import DataDir
+from mlhub_standalone.engine import Engine, EngineAway, url_of
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.instance import Instance, plan
 from mlhub_standalone.lock import InstanceLock
@@ -23,6 +25,9 @@ from mlhub_standalone.settings import StandaloneSettings
 _LEAST_DISK, _ENOUGH_DISK = 200 * 1024**2, 2 * 1024**3
 _ENOUGH_FILES = 4096
 _ENOUGH_MEMORY = 2 * 1024**3
+
+FIREWALL_IMAGE = "mlhub-spawner-worker"
+"""Runs for a moment in the host's network, to set the rules between workspaces and this machine."""
 
 
 class Grade(StrEnum):
@@ -68,6 +73,7 @@ def examine(data: DataDir, asked: Asked, environment: Mapping[str, str]) -> Iter
     yield _memory()
     yield _open_files()
     yield _limits()
+    yield from _engine(environment)
     yield from _instance(data, asked, environment)
 
 
@@ -143,6 +149,39 @@ def _own_cgroup() -> Path | None:
         return None
     group = Path("/sys/fs/cgroup") / line.removeprefix("0::").strip().lstrip("/")
     return group if group.is_dir() else None
+
+
+def _engine(environment: Mapping[str, str]) -> Iterator[Finding]:
+    engine = Engine(url_of(environment))
+    try:
+        info = engine.info()
+        image = default_image()
+        has_image = image is not None and engine.has_image(image)
+    except EngineAway as error:
+        yield Finding(Grade.OK, "docker", f"{error}; workspaces run as processes")
+        return
+    version, cgroups = info.get("ServerVersion", "?"), info.get("CgroupVersion", "1")
+    yield Finding(Grade.OK, "docker", f"{version} (cgroup v{cgroups}, {info.get('Driver', '?')}) at {engine.url}")
+    if has_image:
+        yield Finding(Grade.OK, "image", f"{image} is there: workspaces run as containers")
+    else:
+        yield Finding(Grade.WARN, "image", f"there is no {image}: workspaces run as processes", "make images")
+    yield from _rules(engine)
+
+
+def _rules(engine: Engine) -> Iterator[Finding]:
+    """What keeps workspaces from the services of this machine."""
+    if not engine.has_image(FIREWALL_IMAGE):
+        yield Finding(Grade.WARN, "firewall", f"there is no image {FIREWALL_IMAGE} to set its rules", "make images")
+    elif engine.info().get("BridgeNfIptables") is False:
+        yield Finding(
+            Grade.WARN,
+            "firewall",
+            "bridged traffic passes iptables by",
+            "sysctl -w net.bridge.bridge-nf-call-iptables=1",
+        )
+    else:
+        yield Finding(Grade.OK, "firewall", f"rules are set by a container of {FIREWALL_IMAGE}")
 
 
 def _instance(data: DataDir, asked: Asked, environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from mlhub_standalone import leftovers
 from mlhub_standalone.console import say
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError
-from mlhub_standalone.lock import KEEP_WORKSPACES, InstanceLock
+from mlhub_standalone.lock import END, KEEP_WORKSPACES, InstanceLock
 from mlhub_standalone.processes import Identity
 
 WITHIN = 120.0
@@ -19,7 +19,7 @@ def down(data: DataDir, *, keep_workspaces: bool) -> None:
     lock = InstanceLock(data)
     launcher = lock.holder()
     if launcher is not None:
-        _end_launcher(launcher, KEEP_WORKSPACES if keep_workspaces else signal.SIGTERM)
+        _end_launcher(launcher, KEEP_WORKSPACES if keep_workspaces else END)
     if not data.exists():
         say(f"There is no ML Hub in {data.root}.")
         return

@@ -12,9 +12,13 @@ from mlhub_standalone.ports import LOOPBACK
 NODE = "local"
 """This machine on the bus. Not its name: a laptop changes that with the network, and workspaces belong to a node."""
 
+USER_CONFIG = Path("/resources/jupyterhub_user_config.py")
+CERTIFICATE = Path("/resources/ssl/cert.crt")
+"""Where the image of the first ML Hub looked for them."""
+
 _KEPT = {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"}
 _KEPT_PREFIXES = ("LC_", "SSL_CERT_", "MLHUB_")
-_KEPT_SETTINGS = {"HUB_NAME", "CLEANUP_INTERVAL_SECONDS", "REQUESTS_CA_BUNDLE"}
+_KEPT_SETTINGS = {"CLEANUP_INTERVAL_SECONDS", "DEFAULT_WORKSPACE_PORT", "REQUESTS_CA_BUNDLE"}
 
 _BUS = "MLHUB_NATS_"
 _OURS = (_BUS, "MLHUB_SECRETS_DIR", MARK)
@@ -35,7 +39,8 @@ def environment_of(
     """The whole environment of a service. What the person set on purpose wins over what is computed here."""
     kept = {name: value for name, value in person.items() if _is_kept(name, service)}
     kept["PATH"] = f"{Path(sys.executable).parent}:{kept.get('PATH', '/usr/bin:/bin')}"
-    return computed(service, instance, credentials) | kept | {MARK: str(instance.data.root)}
+    forced = {MARK: str(instance.data.root), "MLHUB_HUB_NAME": instance.hub_name}
+    return computed(service, instance, credentials) | kept | forced
 
 
 def remarks(instance: Instance, credentials: Credentials, person: Mapping[str, str]) -> list[str]:
@@ -49,7 +54,19 @@ def remarks(instance: Instance, credentials: Credentials, person: Mapping[str, s
         for name, value in ours.items()
         if not _is_ours(name) and person.get(name, value) != value
     ]
-    return sorted(unused) + sorted(taken)
+    return sorted(unused) + sorted(taken) + _old_files(instance)
+
+
+def _old_files(instance: Instance) -> list[str]:
+    if not instance.in_container:
+        return []
+    found = [f"{USER_CONFIG} is the hub's configuration, as ever"] if USER_CONFIG.is_file() else []
+    if CERTIFICATE.is_file():
+        found.append(
+            f"{CERTIFICATE} is not used: this version speaks no HTTPS itself; a web server with it may stand before "
+            "this hub, which takes MLHUB_HUB_PUBLIC_URL=https://... then"
+        )
+    return found
 
 
 def computed(service: str, instance: Instance, credentials: Credentials) -> dict[str, str]:
@@ -75,38 +92,72 @@ def _hub(instance: Instance, credentials: Credentials) -> dict[str, str]:
         "MLHUB_HUB_TARGET_URL": _url(port["hub"]),
         "MLHUB_HUB_PUBLIC_URL": instance.public_url,
         "MLHUB_HUB_PROBE_URL": _url(port["probe"]),
-        "MLHUB_HUB_WORKSPACE_API_URL": _url(port["hub-api"]),
+        "MLHUB_HUB_WORKSPACE_API_URL": f"http://{_workspaces_see(instance)}:{port['hub-api']}",
         "MLHUB_HUB_CLEANUP_URL": _url(port["cleanup"]),
         "MLHUB_HUB_DATA_DIR": str(instance.data.of("hub")),
         "MLHUB_HUB_BACKEND": instance.backend,
         "MLHUB_HUB_SSH_HOST": instance.browser_host,
         "MLHUB_HUB_SSH_PORT": str(instance.ssh_port),
         "MLHUB_HUB_SSH_HOST_KEY": credentials.ssh_host_public,
+        **_config_of_old(instance),
     }
 
 
 def _spawner_worker(instance: Instance, credentials: Credentials) -> dict[str, str]:
     capacity = {} if instance.capacity is None else {"MLHUB_SPAWNER_WORKER_CAPACITY": str(instance.capacity)}
-    return capacity | {
-        "MLHUB_SPAWNER_WORKER_NODE": NODE,
-        "MLHUB_SPAWNER_WORKER_BACKEND": instance.backend,
-        "MLHUB_SPAWNER_WORKER_DATA_DIR": str(instance.data.of("spawner-worker")),
-        "MLHUB_SPAWNER_WORKER_PROBE_URL": _url(instance.internal["probe"]),
-        "MLHUB_SPAWNER_WORKER_ATTACH_HOST": LOOPBACK,
-        "MLHUB_SPAWNER_WORKER_ATTACH_PORT": str(instance.internal["attach"]),
-        "MLHUB_SPAWNER_WORKER_GATEWAY_PUBLIC_KEY": credentials.gateway_public,
+    return (
+        capacity
+        | _docker_worker(instance)
+        | {
+            "MLHUB_SPAWNER_WORKER_NODE": NODE,
+            "MLHUB_SPAWNER_WORKER_BACKEND": instance.backend,
+            "MLHUB_SPAWNER_WORKER_DATA_DIR": str(instance.data.of("spawner-worker")),
+            "MLHUB_SPAWNER_WORKER_PROBE_URL": _url(instance.internal["probe"]),
+            "MLHUB_SPAWNER_WORKER_ATTACH_HOST": LOOPBACK,
+            "MLHUB_SPAWNER_WORKER_ATTACH_PORT": str(instance.internal["attach"]),
+            "MLHUB_SPAWNER_WORKER_GATEWAY_PUBLIC_KEY": credentials.gateway_public,
+        }
+    )
+
+
+def _docker_worker(instance: Instance) -> dict[str, str]:
+    if not instance.runs_containers:
+        return {}
+    return {
+        "MLHUB_SPAWNER_WORKER_DOCKER_URL": instance.engine.url,
+        "MLHUB_SPAWNER_WORKER_REACH": "self" if instance.in_container else "host",
+        "MLHUB_SPAWNER_WORKER_NETWORK_POOL": instance.network_pool,
+        "MLHUB_SPAWNER_WORKER_API_PORT": str(instance.internal["hub-api"]),
     }
+
+
+def _workspaces_see(instance: Instance) -> str:
+    """This machine, or this container, by the name it has in users' networks."""
+    return "mlhub" if instance.runs_containers else LOOPBACK
+
+
+def _config_of_old(instance: Instance) -> dict[str, str]:
+    """The file that the first ML Hub read, where it read it."""
+    if instance.in_container and USER_CONFIG.is_file():
+        return {"MLHUB_HUB_USER_CONFIG": str(USER_CONFIG)}
+    return {}
 
 
 def _proxy(instance: Instance, _: Credentials) -> dict[str, str]:
     port = instance.internal
-    return {
+    api = {"MLHUB_PROXY_API_HOST": LOOPBACK}
+    if instance.runs_containers:
+        # Each user's network has its own gateway, and new ones come: only by its source is a request told apart.
+        api = {
+            "MLHUB_PROXY_API_HOST": "0.0.0.0",  # noqa: S104
+            "MLHUB_PROXY_API_NETWORKS": f"127.0.0.0/8,{instance.network_pool}",
+        }
+    return api | {
         "MLHUB_PROXY_REPLICA": NODE,
         "MLHUB_PROXY_PUBLIC_HOST": instance.host,
         "MLHUB_PROXY_PUBLIC_PORT": str(instance.port),
         "MLHUB_PROXY_PROBE_HOST": LOOPBACK,
         "MLHUB_PROXY_PROBE_PORT": str(port["probe"]),
-        "MLHUB_PROXY_API_HOST": LOOPBACK,
         "MLHUB_PROXY_API_PORT": str(port["hub-api"]),
         "MLHUB_PROXY_HUB_URL": _url(port["hub"]),
         "MLHUB_PROXY_DATA_DIR": str(instance.data.of("proxy")),

@@ -9,6 +9,8 @@ FIRST_ADMIN = "first-admin-link.txt"
 def hints(instance: Instance) -> str:
     """Where to go first, and what to know."""
     paragraphs = [_come_in(instance), _ssh(instance), _isolation(instance), _end(instance)]
+    if instance.in_container:
+        paragraphs.append(_published(instance))
     return "\n".join(f"  {line}" if line else "" for paragraph in paragraphs for line in [*paragraph, ""]).rstrip()
 
 
@@ -31,6 +33,13 @@ def _come_in(instance: Instance) -> list[str]:
     ]
 
 
+def _published(instance: Instance) -> list[str]:
+    return [
+        f"These are the container's own: port {instance.port} and, for SSH, {instance.ssh_port}. If they are published",
+        "elsewhere, tell the hub what people type: MLHUB_HUB_PUBLIC_URL, MLHUB_HUB_SSH_HOST, MLHUB_HUB_SSH_PORT.",
+    ]
+
+
 def _ssh(instance: Instance) -> list[str]:
     return [
         f"SSH: add your public key at {instance.public_url}/hub/ssh-keys (ssh-keygen makes one), then",
@@ -45,6 +54,8 @@ def _isolation(instance: Instance) -> list[str]:
         if instance.is_open
         else "It listens on this machine alone."
     )
+    if instance.runs_containers:
+        return [f"Each workspace is a container, in a network of its user's alone. {reach}"]
     return [
         "Workspaces are processes of your own account: nothing keeps users apart from each other or from your files.",
         f"Let in only people you would lend this account to. {reach}",
@@ -52,6 +63,11 @@ def _isolation(instance: Instance) -> list[str]:
 
 
 def _end(instance: Instance) -> list[str]:
+    if instance.in_container and instance.runs_containers:
+        return [
+            "`docker stop` leaves the workspaces running, and the next container with these data finds them again;",
+            "`docker exec CONTAINER mlhub down` stops them too.",
+        ]
     if instance.keep_workspaces:
         return ["Ctrl-C ends ML Hub and leaves the workspaces running; the next `mlhub up` finds them again."]
     return ["Ctrl-C ends ML Hub and stops the workspaces; their files are kept."]

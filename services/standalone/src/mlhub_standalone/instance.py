@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlhub_shared.contracts.identity import HUB_NAME_PATTERN
+from mlhub_standalone.backends import Place, choose
 from mlhub_standalone.data_dir import DataDir, read_json, write_private
+from mlhub_standalone.engine import Engine, url_of
 from mlhub_standalone.errors import LauncherError
-from mlhub_standalone.options import Asked
+from mlhub_standalone.options import DOCKER, PROCESS, Asked
 from mlhub_standalone.ports import PUBLIC, SSH, choose_internal, from_environment
+
+NETWORK_POOL = "10.113.0.0/16"
+"""Where users' networks are cut from, unless set otherwise."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,21 @@ class Instance:
     port: int
     ssh_port: int
     internal: dict[str, int]
-    backend: str = "process"
+    backend: str = PROCESS
+    why_backend: str = ""
+    """As a line for people."""
+    engine: Engine = field(default_factory=Engine)
+    """What runs the workspaces of the backend `docker`."""
+    network_pool: str = NETWORK_POOL
     capacity: int | None = None
     keep_workspaces: bool = False
+    in_container: bool = False
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def runs_containers(self) -> bool:
+        """Workspaces are containers, which outlive the launcher and all its parts."""
+        return self.backend == DOCKER
 
     @property
     def browser_host(self) -> str:
@@ -48,18 +64,26 @@ def plan(data: DataDir, asked: Asked, environment: Mapping[str, str]) -> Instanc
     """The instance to start, from what was asked and what was kept; LauncherError if they don't go together."""
     kept = read_json(data.instance)
     internal, warnings = choose_internal(kept.get("internal", {}), environment)
+    hub_name, engine = _hub_name(asked, kept, environment), Engine(url_of(environment))
+    choice = choose(asked.backend, Place(engine, _known_backend(data, kept), asked.in_container))
+    if choice.backend == DOCKER:
+        _require_own_name(engine, hub_name)
     return Instance(
         data=data,
-        hub_name=_hub_name(asked, kept, environment),
+        hub_name=hub_name,
         host=asked.host,
         port=asked.port or from_environment("MLHUB_PROXY_PUBLIC_PORT", environment) or kept.get("port", PUBLIC),
         ssh_port=asked.ssh_port
         or from_environment("MLHUB_SSH_GATEWAY_LISTEN_PORT", environment)
         or kept.get("ssh_port", SSH),
         internal=internal,
-        backend=asked.backend,
+        backend=choice.backend,
+        why_backend=choice.why,
+        engine=engine,
+        network_pool=environment.get("MLHUB_SPAWNER_WORKER_NETWORK_POOL") or NETWORK_POOL,
         capacity=asked.capacity,
         keep_workspaces=asked.keep_workspaces,
+        in_container=asked.in_container,
         warnings=warnings,
     )
 
@@ -71,8 +95,26 @@ def keep(instance: Instance) -> None:
         "port": instance.port,
         "ssh_port": instance.ssh_port,
         "internal": instance.internal,
+        "backend": instance.backend,
+        "engine": instance.engine.url,
     }
     write_private(instance.data.instance, json.dumps(content, indent=2) + "\n")
+
+
+def _known_backend(data: DataDir, kept: Mapping[str, Any]) -> str | None:
+    if kept.get("backend") == DOCKER:
+        return DOCKER
+    folder = data.of("spawner-worker") / "workspaces"
+    return PROCESS if folder.is_dir() and any(folder.iterdir()) else None
+
+
+def _require_own_name(engine: Engine, hub_name: str) -> None:
+    if others := engine.services(hub_name):
+        names = ", ".join(container.name for container in others)
+        raise LauncherError(
+            f"a hub {hub_name!r} runs on this engine already ({names}), and the two would share their workspaces; "
+            f"another one beside it: mlhub up --hub-name ANOTHER --data-dir ANOTHER"
+        )
 
 
 def _hub_name(asked: Asked, kept: dict[str, Any], environment: Mapping[str, str]) -> str:
@@ -81,7 +123,7 @@ def _hub_name(asked: Asked, kept: dict[str, Any], environment: Mapping[str, str]
     name = wanted or known or "mlhub"
     if not re.fullmatch(HUB_NAME_PATTERN, name):
         raise LauncherError(
-            f"{name!r} can't name a hub: it takes a letter, then up to 15 letters and digits, all small"
+            f"{name!r} can't name a hub: it takes a letter, then up to 15 letters and digits, all small{_instead(name)}"
         )
     if known is not None and name != known:
         raise LauncherError(
@@ -89,3 +131,9 @@ def _hub_name(asked: Asked, kept: dict[str, Any], environment: Mapping[str, str]
             f"a second hub takes another one: mlhub up --hub-name {name} --data-dir ANOTHER"
         )
     return name
+
+
+def _instead(name: str) -> str:
+    """Names of the first ML Hub had capitals and dashes."""
+    near = re.sub(r"[^a-z0-9]", "", name.lower())
+    return f", such as {near}" if re.fullmatch(HUB_NAME_PATTERN, near) else ""

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ from mlhub_standalone import credentials, leftovers, nats_config, state_file
 from mlhub_standalone.binaries import nats_server
 from mlhub_standalone.component import NATS, Component
 from mlhub_standalone.components import nats_component, service_components
-from mlhub_standalone.console import say
+from mlhub_standalone.console import pass_on, say
 from mlhub_standalone.data_dir import make_private
 from mlhub_standalone.environment import remarks
 from mlhub_standalone.errors import LauncherError, WrongSettings
 from mlhub_standalone.hints import hints
 from mlhub_standalone.instance import Instance, keep
-from mlhub_standalone.lock import KEEP_WORKSPACES
+from mlhub_standalone.lock import END, KEEP_WORKSPACES
 from mlhub_standalone.log_files import LogFile
+from mlhub_standalone.logs import growing
 from mlhub_standalone.ports import require_free
 from mlhub_standalone.readiness import problem_of
 from mlhub_standalone.settings import StandaloneSettings
@@ -29,6 +30,7 @@ from mlhub_standalone.table import duration, render
 
 _POLL = 0.1
 _LOGS_EVERY = 10.0
+_PASS_ON_EVERY = 0.3
 _TOO_OFTEN = 5
 """Ends of one part before it was ever ready: it won't get better by itself."""
 
@@ -39,6 +41,7 @@ class Launcher:
     def __init__(self, instance: Instance, settings: StandaloneSettings, person: Mapping[str, str]) -> None:
         self._instance, self._settings, self._person = instance, settings, person
         self._parts: list[Supervised] = []
+        self._logs: dict[str, Iterator[list[str]]] = {}
         self._keep = instance.keep_workspaces
         self._is_up = False
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
@@ -46,11 +49,16 @@ class Launcher:
     async def run(self) -> None:
         """Start, serve until told to end, end. LauncherError if it can't start."""
         self._listen_to_signals()
+        passing_on = asyncio.ensure_future(self._pass_logs_on()) if self._instance.in_container else None
         try:
             if await _unless(self._stop, asyncio.ensure_future(self._start())):
                 await self._serve()
         finally:
             await self._end()
+            if passing_on is not None:
+                passing_on.cancel()
+                await asyncio.wait({passing_on})
+                await self._pass_logs_on_once()
 
     async def _start(self) -> None:
         began = time.monotonic()
@@ -62,6 +70,7 @@ class Launcher:
         secrets = credentials.make(self._instance.data)
         given = self._person.get("MLHUB_SECRETS_DIR")
         credentials.take_given(self._instance.data, Path(given) if given else None)
+        say(f"  {self._instance.why_backend}")
         for remark in remarks(self._instance, secrets, self._person):
             say(f"  {remark}")
         await self._start_bus(secrets.nats_password)
@@ -117,6 +126,18 @@ class Launcher:
                 await asyncio.to_thread(part.log.bound)
             await _unless(self._stop, asyncio.ensure_future(asyncio.sleep(_LOGS_EVERY)))
 
+    async def _pass_logs_on(self) -> None:
+        """A container's log is what its first process writes, and people look there."""
+        while True:
+            await self._pass_logs_on_once()
+            await asyncio.sleep(_PASS_ON_EVERY)
+
+    async def _pass_logs_on_once(self) -> None:
+        for part in self._parts:
+            reader = self._logs.setdefault(part.name, growing(part.log.path, from_start=True))
+            for line in next(reader):
+                pass_on(part.name, line)
+
     def _changed(self, part: Supervised) -> None:
         is_hopeless = not self._is_up and part.last_code == configuration.EXIT_CODE
         if part.state is State.WAITING and not self._stop.is_set() and not is_hopeless:
@@ -146,8 +167,11 @@ class Launcher:
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # An engine ends a container by SIGTERM, also to put a newer one in its place: no reason to stop anybody's work.
+        outlived = self._instance.in_container and self._instance.runs_containers
+        for number in (END, signal.SIGHUP):
             loop.add_signal_handler(number, self._asked_to_end)
+        loop.add_signal_handler(signal.SIGTERM, self._asked_to_keep if outlived else self._asked_to_end)
         loop.add_signal_handler(KEEP_WORKSPACES, self._asked_to_keep)
 
     def _asked_to_end(self) -> None:
@@ -155,7 +179,7 @@ class Launcher:
 
     def _asked_to_keep(self) -> None:
         self._keep = True
-        self._stop.set()
+        self._asked_to_end()
 
 
 async def _unless(event: asyncio.Event, work: "asyncio.Future[None]") -> bool:

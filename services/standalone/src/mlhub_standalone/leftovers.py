@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mlhub_standalone import processes, state_file
 from mlhub_standalone.console import plural
 from mlhub_standalone.data_dir import MARK, DataDir, read_json
+from mlhub_standalone.engine import Container, EngineAway, kept_engine
 from mlhub_standalone.ports import await_free
 from mlhub_standalone.processes import Identity
 
@@ -32,16 +33,32 @@ def workspaces(data: DataDir) -> list[Identity]:
     return processes.marked("MLHUB_INSTANCE", worker) if worker else []
 
 
+def containers(data: DataDir) -> list[Container]:
+    """Containers of this instance's workspaces; none where the engine is away, or never was asked for any."""
+    if (kept := kept_engine(data)) is None:
+        return []
+    engine, hub_name = kept
+    try:
+        return engine.workspaces(hub_name)
+    except EngineAway:
+        return []
+
+
 @dataclass(frozen=True)
 class Ended:
-    """How many processes were ended."""
+    """How many processes and containers were ended."""
 
     parts: int
     workspaces: int
+    containers: int = 0
 
     def __str__(self) -> str:
-        of = {"of parts": self.parts, "of workspaces": self.workspaces}
-        return " and ".join(f"{plural(number, 'process')} {whose}" for whose, number in of.items() if number)
+        counted = (
+            f"{plural(self.parts, 'process')} of parts" if self.parts else "",
+            f"{plural(self.workspaces, 'process')} of workspaces" if self.workspaces else "",
+            f"{plural(self.containers, 'container')} of workspaces" if self.containers else "",
+        )
+        return " and ".join(filter(None, counted))
 
 
 def end(data: DataDir, *, keep_workspaces: bool) -> Ended:
@@ -53,7 +70,9 @@ def end(data: DataDir, *, keep_workspaces: bool) -> Ended:
             break
         ended.update(found)
         processes.end(found, within=WITHIN)
-    return Ended(len(ended), 0 if keep_workspaces else processes.end(workspaces(data), within=WITHIN))
+    if keep_workspaces:
+        return Ended(len(ended), 0)
+    return Ended(len(ended), processes.end(workspaces(data), within=WITHIN), _remove_containers(data))
 
 
 def take_over(data: DataDir) -> int:
@@ -67,3 +86,9 @@ def take_over(data: DataDir) -> int:
     if ended:
         await_free((kept[name] for name in ("port", "ssh_port") if name in kept), within=_PORTS_WITHIN)
     return ended
+
+
+def _remove_containers(data: DataDir) -> int:
+    """A stopped workspace has no container: its files are in its volume."""
+    kept, found = kept_engine(data), containers(data)
+    return kept[0].remove(found) if kept and found else 0

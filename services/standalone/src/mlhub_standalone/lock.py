@@ -11,6 +11,9 @@ from mlhub_standalone.data_dir import DataDir, read_json
 from mlhub_standalone.errors import AlreadyRunning
 from mlhub_standalone.processes import Identity
 
+END = signal.SIGINT
+"""Asks a launcher to end as Ctrl-C does, whatever SIGTERM means where it runs."""
+
 KEEP_WORKSPACES = signal.SIGUSR1
 """Asks a launcher to end and to leave the workspaces running, whatever it was started with."""
 

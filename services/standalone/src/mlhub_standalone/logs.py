@@ -50,7 +50,7 @@ def _labelled(name: str, width: int, text: str) -> str:
 
 
 def _follow(files: dict[str, LogFile], tell: Callable[[str, str], None]) -> None:
-    readers = {name: _growing(file.path) for name, file in files.items()}
+    readers = {name: growing(file.path) for name, file in files.items()}
     while True:
         for name, reader in readers.items():
             for line in next(reader):
@@ -58,9 +58,9 @@ def _follow(files: dict[str, LogFile], tell: Callable[[str, str], None]) -> None
         time.sleep(_LOOK)
 
 
-def _growing(path: Path) -> Iterator[list[str]]:
+def growing(path: Path, *, from_start: bool = False) -> Iterator[list[str]]:
     """At each look the lines that have come since the last."""
-    position, rest = path.stat().st_size if path.exists() else 0, ""
+    position, rest = path.stat().st_size if path.exists() and not from_start else 0, ""
     while True:
         size = path.stat().st_size if path.exists() else 0
         if size < position:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+AUTO, PROCESS, DOCKER = "auto", "process", "docker"
+"""Backends, and to choose between them by what this machine can do."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -11,6 +14,8 @@ class Asked:
     ssh_port: int | None = None
     host: str = "127.0.0.1"
     hub_name: str | None = None
-    backend: str = "process"
+    backend: str = PROCESS
     capacity: int | None = None
     keep_workspaces: bool = False
+    in_container: bool = False
+    """All of it is one container."""

@@ -1,6 +1,7 @@
 """The one place where the launcher looks at its environment."""
 
 import os
+from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -18,6 +19,12 @@ class StandaloneSettings(BaseSettings):
 
     ready_within: float = 120
     """Seconds until `up` says what is still missing; it goes on trying."""
+
+    container: bool = False
+    """All of it is one container: its image says so. Other defaults, and workspaces outlive its end."""
+
+    data_dir: Path | None = None
+    """Where the instance keeps all it has. None: `/data` in a container, `.mlhub` elsewhere."""
 
 
 def user_environment() -> dict[str, str]:

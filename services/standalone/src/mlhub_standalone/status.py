@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from mlhub_standalone import leftovers, state_file
 from mlhub_standalone.console import plural, say
 from mlhub_standalone.data_dir import DataDir, read_json
+from mlhub_standalone.engine import Container
 from mlhub_standalone.lock import InstanceLock
 from mlhub_standalone.readiness import ask
 from mlhub_standalone.state_file import Part
@@ -40,6 +42,8 @@ def status(data: DataDir, *, as_json: bool) -> Code:
         for part in parts:
             if problem := problems[part.name]:
                 say(f"\n  {part.name}: {problem}")
+        if found := leftovers.containers(data):
+            say("\n" + render(("WORKSPACE", "USER", "IMAGE", "STATUS"), [_container_row(it) for it in found]))
     return code
 
 
@@ -82,6 +86,10 @@ def _word(part: Part, problems: dict[str, str | None]) -> str:
     return "not ready" if problems[part.name] else "ready"
 
 
+def _container_row(container: Container) -> tuple[str, ...]:
+    return (container.name, container.user, container.image, container.status)
+
+
 def _down(data: DataDir) -> str:
     if not data.exists():
         return f"There is no ML Hub in {data.root}. Start one: mlhub up --data-dir {data.root}"
@@ -92,6 +100,8 @@ def _down(data: DataDir) -> str:
         )
     if running := leftovers.workspaces(data):
         text += f"\n{plural(len(running), 'process')} of kept workspaces run."
+    if containers := leftovers.containers(data):
+        text += f"\n{plural(len(containers), 'container')} of kept workspaces run."
     return text
 
 
@@ -113,4 +123,5 @@ def _report(data: DataDir, launcher: int | None, parts: list[Part], problems: di
             }
             for part in parts
         ],
+        "containers": [asdict(container) for container in leftovers.containers(data)],
     }

@@ -1,0 +1,91 @@
+"""Which backend runs the workspaces: as asked, else as this instance did before, else what this machine can do."""
+
+from dataclasses import dataclass
+
+from mlhub_standalone.engine import Engine, EngineAway, socket_of
+from mlhub_standalone.errors import LauncherError
+from mlhub_standalone.options import AUTO, DOCKER, PROCESS
+
+
+@dataclass(frozen=True)
+class Place:
+    """What decides where nobody has."""
+
+    engine: Engine
+    known: str | None = None
+    """What has run this instance's workspaces before. Their files are with it: no other one comes in unasked."""
+    in_container: bool = False
+
+    @property
+    def has_socket(self) -> bool:
+        """Somebody has given us an engine, whether it answers or not."""
+        file = socket_of(self.engine.url)
+        return file is None or file.exists()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend, and why it is that one, as a line for people."""
+
+    backend: str
+    why: str
+
+
+def choose(asked: str, place: Place) -> Choice:
+    """Decide; LauncherError where what was asked for can't be had."""
+    if asked == AUTO:
+        return _choose(place)
+    if asked == DOCKER:
+        _require(place.engine)
+    if place.known not in {None, asked}:
+        theirs = "containers" if place.known == DOCKER else "processes"
+        return Choice(asked, f"{_NAMES[asked]}, as asked for; what ran as {theirs} has its files there, and not here")
+    return Choice(asked, f"{_NAMES[asked]}, as asked for")
+
+
+def default_image() -> str | None:
+    """The image of those who choose none; ends the process where the settings of the policy are wrong."""
+    # Not before somebody asks: they take long to import.
+    from mlhub_shared.runtime import configuration
+    from mlhub_shared.runtime.settings import PolicySettings
+
+    try:
+        policy = configuration.load(PolicySettings).policy(images_allowed=True, gpus_allowed=True)
+    except ValueError as error:
+        configuration.refuse(str(error))
+    return policy.default_profile.image if policy.default_profile else None
+
+
+_NAMES = {PROCESS: "workspaces run as processes", DOCKER: "workspaces run as containers"}
+
+
+def _choose(place: Place) -> Choice:
+    if place.known == DOCKER:
+        return Choice(DOCKER, f"{_NAMES[DOCKER]} (Docker {_require(place.engine)}), as they did before")
+    if place.known == PROCESS:
+        return Choice(PROCESS, f"{_NAMES[PROCESS]}, whose files are here (--backend docker begins anew)")
+    if place.in_container and place.has_socket:
+        # It was mounted for this: to run something else instead would only hide what is wrong with it.
+        return Choice(DOCKER, f"{_NAMES[DOCKER]} (Docker {_require(place.engine)})")
+    return _by_what_is_there(place.engine)
+
+
+def _by_what_is_there(engine: Engine) -> Choice:
+    try:
+        version, image = engine.require(), default_image()
+        if image is None or not engine.has_image(image):
+            return Choice(
+                PROCESS, f"{_NAMES[PROCESS]}: Docker {version} answers, but has no image {image} (make images)"
+            )
+    except EngineAway as error:
+        return Choice(PROCESS, f"{_NAMES[PROCESS]}: {error}")
+    return Choice(DOCKER, f"{_NAMES[DOCKER]}: Docker {version} answers and has the image {image}")
+
+
+def _require(engine: Engine) -> str:
+    try:
+        return engine.require()
+    except EngineAway as error:
+        raise LauncherError(
+            f"{error}\n  workspaces as containers need it; as processes, without isolation: mlhub up --backend process"
+        ) from None
