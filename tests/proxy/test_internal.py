@@ -93,6 +93,17 @@ async def test_the_probe_rejects_strangers(stopped_agent: Agent) -> None:
     assert (await ask(stopped_agent.public, "/")).status == 200
 
 
+async def test_the_api_frontend_rejects_whoever_is_on_no_network_of_users(stopped_agent: Agent) -> None:
+    await stopped_agent.start(API_NETWORKS="10.9.8.0/24")
+    await stopped_agent.ready()
+    with pytest.raises(ConnectionError):
+        await ask(stopped_agent.api, "/hub/api")
+    await stopped_agent.stop()
+    await stopped_agent.start(API_NETWORKS="10.9.8.0/24,127.0.0.0/8")
+    await stopped_agent.ready()
+    assert (await ask(stopped_agent.api, "/hub/api")).said["name"] == "hub"
+
+
 async def test_nobody_else_gets_at_haproxys_socket(agent: Agent) -> None:
     for name in ("haproxy.sock", "metrics.sock"):
         assert stat.S_IMODE((agent.socket.parent / name).stat().st_mode) & 0o077 == 0

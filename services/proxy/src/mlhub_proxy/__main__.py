@@ -12,6 +12,7 @@ from mlhub_proxy.binary import find_haproxy
 from mlhub_proxy.config import make_config
 from mlhub_proxy.haproxy import PID_FILE, HAProxy
 from mlhub_proxy.maps import Maps
+from mlhub_proxy.place import placed
 from mlhub_proxy.runtime_api import RuntimeApi
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.runtime import configuration
@@ -27,7 +28,7 @@ async def run(settings: ProxySettings) -> None:
     maps = Maps(api, folder)
     haproxy = HAProxy(
         program.absolute(),
-        make_config(settings, version),
+        make_config(await asyncio.to_thread(placed, settings), version),
         api,
         folder=folder,
         pid_file=settings.data_dir.absolute() / PID_FILE,

@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import resource
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
@@ -36,8 +37,9 @@ class Config:
 
 
 def make_config(settings: ProxySettings, version: str) -> Config:
-    """The configuration for this version of HAProxy."""
+    """The configuration for this version of HAProxy; the settings hold addresses, as `placed` makes them."""
     hub, resolvers = _hub(settings.hub_url)
+    guests = settings.api_networks
     values = {
         "version": version,
         "threads": str(settings.threads),
@@ -45,7 +47,8 @@ def make_config(settings: ProxySettings, version: str) -> Config:
         "public": _listen(settings.public_host, settings.public_port),
         "probe": _listen(settings.probe_host, settings.probe_port),
         "api": _listen(settings.api_host, settings.api_port),
-        "internal": " ".join(str(network) for network in settings.internal_networks),
+        "internal": _networks(settings.internal_networks),
+        "api_guard": f"tcp-request connection reject unless {{ src {_networks(guests)} }}" if guests else "",
         "base": settings.base_url,
         "hub": hub,
         "resolvers": resolvers,
@@ -63,6 +66,10 @@ def _packaged(name: str) -> str:
 
 def _listen(host: str, port: int) -> str:
     return f"ipv6@{host.strip('[]')}:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _networks(networks: Iterable[object]) -> str:
+    return " ".join(str(network) for network in networks)
 
 
 def _hub(url: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import ipaddress
 import re
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
@@ -20,8 +20,14 @@ ListenHost = Annotated[str, StringConstraints(pattern=r"^(\*|\[?[0-9A-Fa-f:.]+\]
 Port = Annotated[int, Field(gt=0, lt=65536)]
 
 
+OWN = "own"
+"""In the place of networks: the one on which the probe frontend listens."""
+
+
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str) or value.strip() == OWN:
+        return value.strip() if isinstance(value, str) else value
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _http_address(url: str) -> str:
@@ -52,11 +58,17 @@ class ProxySettings(CommonSettings):
     """Where workspaces reach the hub's API, and nothing else of it."""
     api_port: Port = 8002
 
-    internal_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = (
+    api_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Who may use that, separated by commas. None: whoever reaches it."""
+
+    internal_networks: Annotated[tuple[Network, ...] | Literal["own"], NoDecode, BeforeValidator(_split)] = (
         ipaddress.ip_network("127.0.0.0/8"),
         ipaddress.ip_network("::1/128"),
     )
-    """Who may use the probe frontend, separated by commas; a bind address alone keeps nobody out."""
+    """Who may use the probe frontend, separated by commas; a bind address alone keeps nobody out.
+
+    `own`: the network of the probe frontend's address, as an engine of containers has made it.
+    """
 
     hub_url: Annotated[str, AfterValidator(_http_address)] = "http://127.0.0.1:8081"
     """Where everything goes that no route claims."""
