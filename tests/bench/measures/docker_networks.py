@@ -35,7 +35,7 @@ async def measure(bench: Bench) -> None:
         def seats() -> list[Seat]:
             return [Seat(f"new{next(users)}") for _ in range(amount)]
 
-        turns = await rotate(bench.runs, contenders, partial(take_turn, seats=seats))
+        turns = await rotate(bench.amount(bench.runs, 2), contenders, partial(take_turn, seats=seats))
     report, lasts = bench.report, {name: [turn.last for turn in runs] for name, runs in turns.items()}
     for name, runs in turns.items():
         report.add(NAME, f"{amount} new users, last ready, {name}", "s", lasts[name])
