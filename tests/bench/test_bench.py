@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.bench.report import Figure, Report, at_least, at_most
-from tests.bench.sampling import at_once, interleave, percentile
+from tests.bench.sampling import at_once, interleave, percentile, rotate
 
 
 async def test_contenders_take_turns() -> None:
@@ -17,6 +17,17 @@ async def test_contenders_take_turns() -> None:
 
     assert await interleave(2, {"a": "A", "b": "B"}, turn) == {"a": [1, 3], "b": [2, 4]}
     assert order == ["A", "B", "A", "B"]
+
+
+async def test_nobody_is_always_first_and_the_warm_up_does_not_count() -> None:
+    order = []
+
+    async def turn(contender: str) -> int:
+        order.append(contender)
+        return len(order)
+
+    assert await rotate(2, {"a": "A", "b": "B", "c": "C"}, turn) == {"a": [6, 8], "b": [4, 9], "c": [5, 7]}
+    assert order == ["A", "B", "C", "B", "C", "A", "C", "A", "B"]
 
 
 async def test_no_more_than_the_limit_work_at_once() -> None:
