@@ -19,6 +19,8 @@ NAME = "docker-death"
 _USER = "admin"
 _FORM_TOKEN = re.compile(r'name="_xsrf"[^>]*value="([^"]+)"')
 _STATUS = re.compile(r'class="ml-status">.*?</span>\s*([^<]*?)\s*</p>', re.DOTALL)
+_UP, _DOWN = {"Ready"}, {"Stopped", "Failed"}
+"""What the page says then."""
 _WITHIN = 60
 
 
@@ -42,7 +44,7 @@ async def measure(bench: Bench) -> None:
 async def _death(one: Lab, client: HubClient, session: aiohttp.ClientSession, hub_url: str) -> tuple[float, float]:
     """Seconds until the API and the page know."""
     async with aclosing(_words(session, hub_url)) as words, asyncio.timeout(_WITHIN):
-        await _until_page(words, is_up=True)
+        await _until_word(words, _UP)
         running = await one.docker.containers.list(
             filters={"label": [f"mlhub.user={_USER}", f"mlhub.origin={one.name}"]}
         )
@@ -55,15 +57,15 @@ async def _death(one: Lab, client: HubClient, session: aiohttp.ClientSession, hu
             return time.monotonic() - started
 
         async def page() -> float:
-            await _until_page(words, is_up=False)
+            await _until_word(words, _DOWN)
             return time.monotonic() - started
 
         return await asyncio.gather(api(), page())
 
 
-async def _until_page(words: AsyncIterator[str], *, is_up: bool) -> None:
+async def _until_word(words: AsyncIterator[str], expected: set[str]) -> None:
     async for word in words:
-        if (word == "Ready") is is_up:
+        if word in expected:
             return
     raise RuntimeError("the page's events have ended")
 
