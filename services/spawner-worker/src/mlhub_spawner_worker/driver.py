@@ -13,13 +13,15 @@ from pydantic import ValidationError
 from mlhub_shared.bus import Bus
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.commands import decode_command
+from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.contracts.workspace import Phase, Reason, Wanted, WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, NotFound, Permanent, Temporary
 from mlhub_shared.runtime.clock import Clock
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker import lifecycle, metrics
-from mlhub_spawner_worker.backends.base import Backend, Job
+from mlhub_spawner_worker.backends.base import Backend, BackendError, Job
 from mlhub_spawner_worker.lifecycle import Answered, DiedWithHost, Due, Exited, Failed, Gone, Observation, Started
+from mlhub_spawner_worker.placement import profile_of
 from mlhub_spawner_worker.probe import FIRST_DELAY, MOST_DELAY, Probe
 from mlhub_spawner_worker.records import RecordStore
 from mlhub_spawner_worker.telling import Teller, progress_event
@@ -55,6 +57,13 @@ class Tools:
     clock: Clock
     node: str
     times: Times
+    policy: Policy
+
+    def patience(self, record: WorkspaceRecord) -> timedelta:
+        """From the start of this workspace to its first answer: its profile knows best."""
+        profile = profile_of(record.spec, self.policy)
+        own = profile.start_timeout if profile else None
+        return self.times.start if own is None else timedelta(seconds=own)
 
 
 class Driver:
@@ -117,9 +126,12 @@ class Driver:
             case Failed():
                 metrics.SPAWNS.labels(result=seen.reason).inc()
             case Exited() if record.phase is Phase.STARTING:
-                metrics.SPAWNS.labels(result=Reason.EXITED).inc()
+                metrics.SPAWNS.labels(result=seen.reason).inc()
             case _:
                 pass
+        if new is not None and new.node is None and record.node is not None:
+            # Nothing binds it to this node any more; a command that lay about here might bring it back one day.
+            await forget_command(self._tools.bus, record.pool, self._name, record.node, up_to=new.generation)
         log.info(
             "workspace.moved",
             workspace=self._name,
@@ -164,7 +176,7 @@ class Driver:
             job = Job(record, await self._secrets(record))
             await _within(times.prepare, self._backend.prepare(job, self._reporter(record)), "preparing")
             await self._report(record, lifecycle.LAUNCHING, "Starting")
-            running = await _within(times.start, self._backend.start(job), "starting")
+            running = await _within(self._tools.patience(record), self._backend.start(job), "starting")
         except NotFound as error:
             return Failed(Reason.SECRETS_LOST, str(error))
         except _TookTooLong as error:
@@ -175,18 +187,20 @@ class Driver:
             if self._tools.clock() - record.phase_since < times.prepare:
                 raise
             return Failed(Reason.TIMEOUT, str(error))
+        except BackendError as error:
+            return Failed(error.reason, str(error))
         except Permanent as error:
             return Failed(Reason.BACKEND, str(error))
         except Exception:
             log.exception("workspace.start_failed", workspace=self._name)
             return Failed(Reason.BACKEND, "The worker failed to start it; its log says why")
-        return Started(running.endpoint, running.boot)
+        return Started(running.endpoint, running.boot, running.image_id)
 
     async def _probe(self, record: WorkspaceRecord) -> Observation:
         """Wait for its first answer, its death, or the end of patience, whatever comes first."""
         watching = asyncio.ensure_future(self._watch(record))
         answering = asyncio.ensure_future(self._answers(record))
-        patience = self._tools.times.start
+        patience = self._tools.patience(record)
         try:
             await asyncio.wait(
                 {watching, answering}, timeout=patience.total_seconds(), return_when=asyncio.FIRST_COMPLETED
@@ -196,9 +210,16 @@ class Driver:
             if answering.done():
                 await answering
                 return Answered()
-            return Failed(Reason.TIMEOUT, f"It did not answer within {patience.total_seconds():g} s")
+            return Failed(Reason.TIMEOUT, _silent(self._port(record), patience))
         finally:
             await end_tasks(watching, answering)
+
+    def _port(self, record: WorkspaceRecord) -> int | None:
+        """Where it should listen, as its owner knows it: in the container, not where the node publishes it."""
+        profile = profile_of(record.spec, self._tools.policy)
+        if profile is not None:
+            return profile.port
+        return record.endpoint.port if record.endpoint else None
 
     async def _answers(self, record: WorkspaceRecord) -> None:
         delay = FIRST_DELAY
@@ -212,7 +233,7 @@ class Driver:
         await self._backend.stop(self._name, grace=timedelta(0))
         if exited.code is None and record.boot != self._backend.boot:
             return DiedWithHost()
-        return Exited(exited.code, exited.log_tail, exited.again)
+        return Exited(exited.code, exited.log_tail, exited.again, exited.reason)
 
     async def _stop(self, record: WorkspaceRecord) -> Observation:
         times = self._tools.times
@@ -225,7 +246,8 @@ class Driver:
             current = await self._store.get(self._name)
             if current is not None and current.wanted is Wanted.DELETED:
                 await forget_secrets(self._tools.bus, self._name, up_to=current.generation)
-                await forget_commands(self._tools.bus, current.pool, self._name, current.node, current.generation)
+                for place in {None, current.node}:
+                    await forget_command(self._tools.bus, current.pool, self._name, place, up_to=current.generation)
         return Gone(tail)
 
     async def _secrets(self, record: WorkspaceRecord) -> WorkspaceSecrets:
@@ -256,13 +278,17 @@ async def forget_secrets(bus: Bus, name: str, *, up_to: int) -> None:
         await bus.secrets.delete(name, last=entry.revision)
 
 
-async def forget_commands(bus: Bus, pool: str, name: str, node: str | None, up_to: int) -> None:
-    """Remove a workspace's commands up to that generation, on its pool's and its node's subject."""
-    for place in {None, node}:
-        subject = bus.subjects.command(pool, name, place)
-        raw = await bus.connection.last(bus.subjects.commands, subject)
-        if raw is not None and _generation(raw.data) <= up_to:
-            await bus.forget_commands(subject, up_to=raw.sequence)
+async def forget_command(bus: Bus, pool: str, name: str, node: str | None, *, up_to: int) -> None:
+    """Remove a workspace's command on its pool's or that node's subject, unless it is of a later generation."""
+    subject = bus.subjects.command(pool, name, node)
+    raw = await bus.connection.last(bus.subjects.commands, subject)
+    if raw is not None and _generation(raw.data) <= up_to:
+        await bus.forget_commands(subject, up_to=raw.sequence)
+
+
+def _silent(port: int | None, patience: timedelta) -> str:
+    where = f" on port {port}" if port is not None else ""
+    return f"Nothing answered{where} within {patience.total_seconds():g} s; its log may say why"
 
 
 def _generation(data: bytes) -> int:

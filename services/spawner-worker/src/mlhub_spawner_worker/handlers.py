@@ -6,10 +6,12 @@ from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.commands import decode_command
 from mlhub_shared.contracts.queries import (
     DESCRIBE_WORKSPACE,
+    DRAIN_NODE,
     EXTEND_WORKSPACE,
     LIST_RESOURCES,
     RESOLVE_TARGET,
     DescribeWorkspace,
+    DrainNode,
     ExtendWorkspace,
     ListResources,
     ResolveTarget,
@@ -44,4 +46,5 @@ async def answer_queries(bus: Bus, queries: Queries, place: Place) -> None:
     await bus.answer(RESOLVE_TARGET, ResolveTarget, queries.resolve)
     await bus.answer(DESCRIBE_WORKSPACE, DescribeWorkspace, queries.describe, node=place.node)
     await bus.answer(LIST_RESOURCES, ListResources, queries.list, node=place.node)
+    await bus.answer(DRAIN_NODE, DrainNode, queries.drain, node=place.node)
     await bus.answer(EXTEND_WORKSPACE, ExtendWorkspace, queries.extend, node=place.node)

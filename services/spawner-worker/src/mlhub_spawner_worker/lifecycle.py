@@ -16,7 +16,7 @@ from typing import assert_never
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace, StopWorkspace
 from mlhub_shared.contracts.workspace import Endpoint, Phase, Reason, Wanted, WorkspaceRecord
 
-FAILURES = frozenset({Reason.LOST, Reason.INVALID, Reason.TIMEOUT, Reason.BACKEND, Reason.SECRETS_LOST, Reason.EXITED})
+FAILURES = frozenset(Reason) - {Reason.ASKED, Reason.EXPIRED, Reason.SHUTDOWN}
 """Reasons that make the end of a workspace a failure."""
 
 CLAIMED, LAUNCHING, STARTED, READY = 10, 40, 60, 100
@@ -79,6 +79,7 @@ class Started:
 
     endpoint: Endpoint
     boot: str
+    image_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Exited:
     code: int | None
     log_tail: str = ""
     again: bool = False
+    reason: Reason = Reason.EXITED
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,19 @@ def refused(record: WorkspaceRecord, reason: Reason, message: str, now: datetime
     return record.model_copy(update={"reason": reason, "message": message})
 
 
-def claimed(record: WorkspaceRecord, node: str, now: datetime) -> WorkspaceRecord:
-    """A queued workspace that this node has room for."""
+def claimed(
+    record: WorkspaceRecord, node: str, now: datetime, *, gpu_ids: tuple[str, ...] = (), keeps_data: bool = True
+) -> WorkspaceRecord:
+    """A queued workspace that this node has room for; `keeps_data`: what it leaves here outlives a stop."""
     if record.phase is not Phase.QUEUED or record.node not in (None, node):
         return record
-    changes = {"node": node, "progress": CLAIMED, "message": "Preparing"}
-    return _moved(record, Phase.PREPARING, now, **changes)
+    changes = {"node": node, "gpu_ids": gpu_ids, "has_data": record.has_data or keeps_data}
+    return _moved(record, Phase.PREPARING, now, progress=CLAIMED, message="Preparing", **changes)
+
+
+def waiting(record: WorkspaceRecord, message: str) -> WorkspaceRecord:
+    """A queued workspace, and what it waits for; unchanged if it waits no more."""
+    return record.model_copy(update={"message": message}) if record.phase is Phase.QUEUED else record
 
 
 def extended(record: WorkspaceRecord, expires_at: datetime | None) -> WorkspaceRecord:
@@ -247,10 +256,11 @@ def _spawned(
         correlation_id=command.correlation_id,
         requested_at=command.at,
         phase_since=now,
+        has_data=False,
     )
     if record is None:
         return fresh
-    kept: dict[str, object] = {"node": record.node}
+    kept: dict[str, object] = {"node": record.node, "has_data": record.has_data}
     if record.phase is Phase.QUEUED:
         kept |= {"sequence": record.sequence, "phase_since": record.phase_since}
     elif record.phase.takes_room:
@@ -260,6 +270,7 @@ def _spawned(
             "reason": Reason.ASKED,
             "message": "Stopping, to start again",
             "erasing": record.erasing,
+            "gpu_ids": record.gpu_ids,
             "phase_since": record.phase_since if record.phase is Phase.STOPPING else now,
         }
     return fresh.model_copy(update=kept)
@@ -319,6 +330,7 @@ def _up(record: WorkspaceRecord, seen: Started, now: datetime) -> WorkspaceRecor
     changes = {
         "endpoint": seen.endpoint,
         "boot": seen.boot,
+        "image_id": seen.image_id,
         "started_at": now,
         "progress": STARTED,
         "message": "Waiting for its first answer",
@@ -339,10 +351,10 @@ def _again(record: WorkspaceRecord, now: datetime, message: str) -> WorkspaceRec
 
 
 def _exited(record: WorkspaceRecord, seen: Exited, now: datetime) -> WorkspaceRecord:
-    if seen.code == 0:
+    if seen.code == 0 and seen.reason is Reason.EXITED:
         return _settled(record, Phase.STOPPED, now, reason=Reason.EXITED, message="It ended by itself")
-    message = _end_in_words(seen.code)
-    failed = _settled(record, Phase.FAILED, now, reason=Reason.EXITED, message=message)
+    message = _out_of_memory(record) if seen.reason is Reason.OUT_OF_MEMORY else _end_in_words(seen.code)
+    failed = _settled(record, Phase.FAILED, now, reason=seen.reason, message=message)
     return failed.model_copy(update={"log_tail": seen.log_tail})
 
 
@@ -354,12 +366,19 @@ def _end_in_words(code: int | None) -> str:
     return f"It was ended by signal {-code}" if code < 0 else f"It ended with exit code {code}"
 
 
+def _out_of_memory(record: WorkspaceRecord) -> str:
+    if (limit := record.spec.mem_limit) is None:
+        return "It was killed because memory ran out"
+    return f"It was killed because it needed more than its {limit / 1024**2:.4g} MiB of memory"
+
+
 def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord | None:
     reason = record.reason or Reason.ASKED
     if record.wanted is Wanted.DELETED:
         return None
     if record.wanted is Wanted.RUNNING and reason is Reason.ASKED:
-        return _moved(record, Phase.QUEUED, now, erasing=False, reason=None, message="Waiting for room", progress=0)
+        down = _down(record) | ({"node": None, "has_data": False} if record.erasing else {})
+        return _moved(record, Phase.QUEUED, now, **down | {"reason": None, "message": "Waiting for room"})
     if reason in FAILURES:
         failed = _settled(record, Phase.FAILED, now, reason=reason, message=record.message)
         return failed.model_copy(update={"log_tail": seen.log_tail})
@@ -367,8 +386,13 @@ def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord
 
 
 def _settled(record: WorkspaceRecord, phase: Phase, now: datetime, *, reason: Reason, message: str) -> WorkspaceRecord:
-    nothing = {"endpoint": None, "expires_at": None, "erasing": False, "progress": 0}
-    return _moved(record, phase, now, reason=reason, message=message, **nothing)
+    return _moved(record, phase, now, **_down(record), reason=reason, message=message)
+
+
+def _down(record: WorkspaceRecord) -> dict[str, object]:
+    """What becomes of a record when nothing of it runs: without data there, no node is its own any more."""
+    node = record.node if record.has_data else None
+    return {"node": node, "gpu_ids": (), "endpoint": None, "expires_at": None, "erasing": False, "progress": 0}
 
 
 def _moved(record: WorkspaceRecord, phase: Phase, now: datetime, **changes: object) -> WorkspaceRecord:

@@ -1,10 +1,12 @@
 """What others ask a worker."""
 
+from collections.abc import Callable
+
 from mlhub_shared.bus import Table
 from mlhub_shared.contracts.events import Event, EventKind
-from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.contracts.queries import (
     DescribeWorkspace,
+    DrainNode,
     ExtendWorkspace,
     ListResources,
     ResolveTarget,
@@ -16,14 +18,17 @@ from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from mlhub_shared.errors import NotFound, Permanent
 from mlhub_spawner_worker import lifecycle
+from mlhub_spawner_worker.drain import Drain
 from mlhub_spawner_worker.driver import Tools
 
 
 class Queries:
     """Answers from the records and from what the backend sees."""
 
-    def __init__(self, tools: Tools, workers: Table[WorkerLease], *, policy: Policy) -> None:
-        self._tools, self._workers, self._policy = tools, workers, policy
+    def __init__(
+        self, tools: Tools, workers: Table[WorkerLease], drain: Drain, lease: Callable[[], WorkerLease]
+    ) -> None:
+        self._tools, self._workers, self._drain, self._lease = tools, workers, drain, lease
 
     async def resolve(self, query: ResolveTarget) -> Target:
         """Where SSH into a workspace goes; any worker knows."""
@@ -46,6 +51,20 @@ class Queries:
     async def list(self, _: ListResources) -> Resources:
         """Everything of this deployment on this node."""
         return Resources(node=self._tools.node, resources=await self._tools.backend.resources())
+
+    async def drain(self, query: DrainNode) -> WorkerLease:
+        """Take no more workspaces on this node, or take them again."""
+        if await self._drain.set(is_on=query.draining):
+            node = self._tools.node
+            event = Event(
+                kind=EventKind.NODE_DRAINING if query.draining else EventKind.NODE_RESUMED,
+                message=f"Node {node} takes no more workspaces" if query.draining else f"Node {node} takes workspaces",
+                requester=query.requester,
+                correlation_id=query.correlation_id,
+                detail={"node": node},
+            )
+            await self._tools.teller.tell(node, event)
+        return self._lease()
 
     async def extend(self, query: ExtendWorkspace) -> WorkspaceRecord:
         """Put off the expiry of a running workspace."""
@@ -83,7 +102,7 @@ class Queries:
         return record
 
     def _check(self, query: ExtendWorkspace) -> None:
-        now, most = self._tools.clock(), self._policy.max_days_to_live
+        now, most = self._tools.clock(), self._tools.policy.max_days_to_live
         if query.expires_at is not None and query.expires_at <= now:
             raise Permanent("that time has passed")
         if most is None:

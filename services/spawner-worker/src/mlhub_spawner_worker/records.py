@@ -5,6 +5,7 @@ from collections.abc import Callable
 from mlhub_shared.bus import Bus, Entry, Table
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from mlhub_shared.errors import Conflict
+from mlhub_spawner_worker.capacity import Ledger, Load
 from mlhub_spawner_worker.telling import Teller, deletion_event, phase_event
 
 Decide = Callable[[WorkspaceRecord | None], WorkspaceRecord | None]
@@ -22,7 +23,7 @@ class RecordStore:
     def __init__(self, bus: Bus, table: Table[WorkspaceRecord], teller: Teller) -> None:
         self._bucket, self._table, self._teller = bus.workspaces, table, teller
         self._ahead: dict[str, Entry[WorkspaceRecord]] = {}
-        self._busy: set[str] = set()
+        self._ledger = Ledger()
         self._watchers: list[Callable[[str], None]] = []
 
     def on_change(self, watcher: Callable[[str], None]) -> None:
@@ -50,23 +51,33 @@ class RecordStore:
         found = (self.known(name) for name in names)
         return [record for record in found if record is not None]
 
-    def busy(self) -> list[WorkspaceRecord]:
-        """Those that wait in line or take room: few, where thousands are stopped."""
-        found = (self.known(name) for name in self._busy)
-        return [record for record in found if record is not None and _is_busy(record)]
+    def queued(self) -> list[WorkspaceRecord]:
+        """Those in line, in all pools, the oldest first."""
+        waiting = (record for record in self._those(self._ledger.queued()) if record.phase is Phase.QUEUED)
+        return sorted(waiting, key=lambda record: (record.sequence, record.name))
+
+    def load(self, node: str) -> Load:
+        """What the workspaces that take room on a node are promised."""
+        return self._ledger.load(node)
+
+    def with_gpus(self, node: str) -> list[WorkspaceRecord]:
+        """Those that have GPUs of a node."""
+        return self._those(self._ledger.with_gpus(node))
+
+    def wanted_up(self, user: str) -> list[WorkspaceRecord]:
+        """A user's workspaces that are up, or wanted up."""
+        return self._those(self._ledger.wanted_up(user))
 
     def note(self, name: str) -> None:
         """Learn that a record has changed; whoever follows the table says so for what others write."""
-        record = self.known(name)
-        if record is not None and _is_busy(record):
-            self._busy.add(name)
-        else:
-            self._busy.discard(name)
+        self._ledger.note(name, self.known(name))
 
     def start_over(self) -> None:
         """Trust the table alone: the bus has been away, and may have lost what it knew."""
         self._ahead.clear()
-        self._busy = {record.name for record in self.all() if _is_busy(record)}
+        self._ledger = Ledger()
+        for record in self.all():
+            self._ledger.note(record.name, record)
 
     async def change(self, name: str, decide: Decide) -> WorkspaceRecord | None:
         """Bring a record where `decide` wants it, whoever else writes; returns it as it is then."""
@@ -101,6 +112,10 @@ class RecordStore:
         if not await self._teller.was_told(event, record.name):
             await self._teller.tell(record.name, event)
 
+    def _those(self, names: set[str]) -> list[WorkspaceRecord]:
+        found = (self.known(name) for name in names)
+        return [record for record in found if record is not None]
+
     async def _write(self, name: str, entry: Entry[WorkspaceRecord] | None, new: WorkspaceRecord | None) -> None:
         if new is None:
             await self._bucket.delete(name, last=entry.revision if entry else None)
@@ -115,10 +130,6 @@ class RecordStore:
 
 def _is_erased(old: WorkspaceRecord, new: WorkspaceRecord | None) -> bool:
     return old.erasing and (new is None or not new.erasing)
-
-
-def _is_busy(record: WorkspaceRecord) -> bool:
-    return record.phase is Phase.QUEUED or record.phase.takes_room
 
 
 def _is_news(old: WorkspaceRecord | None, new: WorkspaceRecord) -> bool:

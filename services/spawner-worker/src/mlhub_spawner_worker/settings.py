@@ -10,10 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
+from mlhub_shared.contracts.sizes import Size
 from mlhub_shared.runtime.settings import CommonSettings, PolicySettings
 
 
@@ -51,6 +52,15 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
 
     capacity: Annotated[PositiveInt | None, BeforeValidator(_blank_is_none)] = None
     """How many workspaces at once; more wait in line. None: no limit."""
+
+    cpu_capacity: Annotated[PositiveFloat | None, BeforeValidator(_blank_is_none)] = None
+    """Cores promised to the workspaces here together; more wait in line. None: no limit, they share the machine."""
+
+    mem_capacity: Size = None
+    """Memory, such as `64G`, likewise."""
+
+    labels: Annotated[str, Field(pattern=r"^\s*([A-Za-z0-9][^=,]*=[A-Za-z0-9][^=,]*(,|$)\s*)*$")] = ""
+    """Of this node, which profiles may ask for: `zone=b,gpu=a100`."""
 
     data_dir: Path = Path(".mlhub/spawner-worker")
     """The workspaces' directories and what the worker must remember over a restart; one worker at a time."""
@@ -100,6 +110,11 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
             return shlex.split(self.command)
         as_root = ["--allow-root"] if os.geteuid() == 0 else []
         return [str(Path(sys.executable).with_name("jupyterhub-singleuser")), *as_root]
+
+    def node_labels(self) -> dict[str, str]:
+        """The labels by their keys."""
+        pairs = (pair.partition("=") for pair in self.labels.split(",") if pair.strip())
+        return {key.strip(): value.strip() for key, _, value in pairs}
 
     def passed_names(self) -> tuple[str, ...]:
         """The names in `pass_env`."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 
 from mlhub_shared.bus import Lease
@@ -11,9 +12,13 @@ from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.runtime.service import Runtime
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker.backends.base import Backend
+from mlhub_spawner_worker.capacity import MICRO, Load
+from mlhub_spawner_worker.drain import Drain
 from mlhub_spawner_worker.driver import Times, Tools
 from mlhub_spawner_worker.handlers import answer_queries, consume_commands
 from mlhub_spawner_worker.lifecycle import Place
+from mlhub_spawner_worker.nodes import Nodes
+from mlhub_spawner_worker.placement import Node
 from mlhub_spawner_worker.probe import Probe
 from mlhub_spawner_worker.queries import Queries
 from mlhub_spawner_worker.reconcile import Reconciler
@@ -44,6 +49,10 @@ class Worker:
         self._table = bus.start_table(bus.workspaces)
         policy = settings.policy(images_allowed=backend.images_allowed, gpus_allowed=backend.gpus_allowed)
         self._teller = Teller(bus)
+        self._drain = Drain(settings.data_dir)
+        self._labels = settings.node_labels()
+        self._leases = bus.start_table(bus.workers)
+        self._nodes = Nodes(self._leases, self._place, self._node)
         self._tools = Tools(
             bus=bus,
             store=RecordStore(bus, self._table, self._teller),
@@ -53,14 +62,13 @@ class Worker:
             clock=runtime.clock,
             node=settings.node,
             times=_times(settings),
+            policy=policy,
         )
-        self.workspaces = Workspaces(
-            self._tools, self._table, place=self._place, capacity=settings.capacity, policy=policy
-        )
+        self.workspaces = Workspaces(self._tools, self._table, self._nodes, place=self._place)
         self.reconciler = Reconciler(self._tools, self._table, self.workspaces)
-        self._queries = Queries(self._tools, bus.start_table(bus.workers), policy=policy)
+        self._queries = Queries(self._tools, self._leases, self._drain, self._drained)
         self._started_at = runtime.clock()
-        self._told_running = 0
+        self._told_load = Load()
         self._lease = Lease(bus.workers, settings.node, self._lease_value)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -70,7 +78,8 @@ class Worker:
         runtime.health.require("records", lambda: None if self._table.is_live else "the records are not followed")
         runtime.health.require("reconciled", lambda: None if self.reconciler.done.is_set() else "not yet")
         runtime.keep_running("reconcile", self.reconciler.run)
-        runtime.keep_running("line", self._when_reconciled(self.workspaces.serve_line))
+        runtime.keep_running("line", self._when_reconciled(self.workspaces.line.serve))
+        runtime.keep_running("nodes", self._when_reconciled(partial(self._nodes.follow, self.workspaces.line.look)))
         runtime.keep_running("records", self._when_reconciled(self.workspaces.follow_records))
         runtime.keep_running("telling", self._teller.run)
         runtime.keep_running("lease", self._when_reconciled(self._lease.run))
@@ -83,31 +92,67 @@ class Worker:
         await self.workspaces.aclose()
 
     async def _open_doors(self) -> None:
-        await self.reconciler.done.wait()
+        await self._ready()
         self._tasks += consume_commands(self._runtime.bus, self.workspaces, self._place)
         await answer_queries(self._runtime.bus, self._queries, self._place)
 
     def _tell_of_load(self, _: str) -> None:
-        if self.workspaces.running != self._told_running:
+        if self._load != self._told_load:
             self._lease.poke()
+
+    @property
+    def _load(self) -> Load:
+        return self._tools.store.load(self._settings.node)
+
+    def _drained(self) -> WorkerLease:
+        self._lease.poke()
+        self.workspaces.line.look()
+        return self._lease_value()
 
     def _when_reconciled(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
-            await self.reconciler.done.wait()
+            await self._ready()
             await work()
 
         return run
 
+    async def _ready(self) -> None:
+        await asyncio.gather(self.reconciler.done.wait(), self._leases.synced())
+
+    def _node(self) -> Node:
+        settings, backend = self._settings, self._backend
+        return Node(
+            name=settings.node,
+            capacity=settings.capacity,
+            cpu_total=backend.cpu_total,
+            mem_total=backend.mem_total,
+            cpu_capacity=settings.cpu_capacity,
+            mem_capacity=settings.mem_capacity,
+            gpus=backend.gpus,
+            labels=self._labels,
+            draining=self._drain.is_on,
+        )
+
     def _lease_value(self) -> WorkerLease:
-        self._told_running = self.workspaces.running
+        node, load = self._node(), self._load
+        taken = {gpu for record in self._tools.store.with_gpus(node.name) for gpu in record.gpu_ids}
+        self._told_load = load
         return WorkerLease(
-            node=self._settings.node,
+            node=node.name,
             pool=self._settings.pool,
             backend=self._backend.name,
-            capacity=self._settings.capacity,
-            running=self._told_running,
-            cpu_total=self._backend.cpu_total,
-            mem_total=self._backend.mem_total,
+            capacity=node.capacity,
+            running=load.running,
+            cpu_total=node.cpu_total,
+            mem_total=node.mem_total,
+            cpu_capacity=node.cpu_capacity,
+            mem_capacity=node.mem_capacity,
+            cpu_granted=load.cpu / MICRO,
+            mem_granted=load.mem,
+            gpus=node.gpus,
+            gpus_free=tuple(gpu for gpu in node.gpus if gpu not in taken),
+            labels=dict(node.labels),
+            draining=node.draining,
             attach=self._attach,
             version=version("mlhub-spawner-worker"),
             limits=self._backend.limits,

@@ -1,50 +1,40 @@
 """The workspaces of one worker: commands in, records changed, a driver kept for each record that asks for something."""
 
 import asyncio
-import contextlib
 from datetime import timedelta
 
 import structlog
 
 from mlhub_shared.bus import Bus, Delivery, Table
-from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace
 from mlhub_shared.contracts.events import Event, EventKind
-from mlhub_shared.contracts.policy import OptionsError, Policy, check_spec
-from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord
-from mlhub_shared.errors import MLHubError, Permanent
+from mlhub_shared.contracts.policy import OptionsError, check_spec, check_totals
+from mlhub_shared.contracts.workspace import Reason, WorkspaceRecord
+from mlhub_shared.errors import Permanent
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker import lifecycle, metrics
-from mlhub_spawner_worker.capacity import next_in_line, running
-from mlhub_spawner_worker.driver import Driver, Tools, forget_commands, forget_secrets
+from mlhub_spawner_worker.driver import Driver, Tools, forget_command, forget_secrets
 from mlhub_spawner_worker.lifecycle import Due, Forget, HandOn, Ignored, Outcome, Place, Write
+from mlhub_spawner_worker.line import Line
+from mlhub_spawner_worker.nodes import Nodes
+from mlhub_spawner_worker.placement import Need, check_possible
 from mlhub_spawner_worker.records import RecordStore
 from mlhub_spawner_worker.telling import SELF
 
 log = structlog.get_logger(__name__)
 
-_LOOK_AGAIN = 15
-"""Seconds after which the line is looked at though nothing seems to have changed."""
-
 _PATIENCE = timedelta(seconds=5)
 """For the drivers to stop acting when the worker ends."""
-
-_TABLE_LAGS = 0.02
-"""Seconds for the watch to bring what another worker wrote."""
 
 
 class Workspaces:
     """Decides; the drivers act. Nothing is kept here that the records do not tell."""
 
-    def __init__(
-        self, tools: Tools, table: Table[WorkspaceRecord], *, place: Place, capacity: int | None, policy: Policy
-    ) -> None:
-        self._tools, self._table = tools, table
+    def __init__(self, tools: Tools, table: Table[WorkspaceRecord], nodes: Nodes, *, place: Place) -> None:
+        self._tools, self._table, self._nodes, self._place = tools, table, nodes, place
         self._bus: Bus = tools.bus
         self._store: RecordStore = tools.store
-        self._place, self._capacity, self._policy = place, capacity, policy
-        self._room = asyncio.Lock()
-        self._line = asyncio.Event()
+        self.line = Line(tools, nodes, place)
         self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
         self._is_ending = False
         self._store.on_change(self._on_change)
@@ -60,9 +50,11 @@ class Workspaces:
             # It was overtaken, and what overtook it is over already: taken up now it would bring back the dead.
             metrics.COMMANDS.labels(kind=command.kind, outcome="Overtaken").inc()
             return
-        # One spawn at a time looks for room, where there is an end to it; a stop never waits for that.
-        is_scarce = self._capacity is not None and isinstance(command, SpawnWorkspace)
-        async with self._room if is_scarce else contextlib.nullcontext():
+        if isinstance(command, SpawnWorkspace):
+            async with self.line.alone(command.spec):
+                outcome, record = await self._apply(command, delivery.sequence)
+        else:
+            # Never waits for who looks for room.
             outcome, record = await self._apply(command, delivery.sequence)
         metrics.COMMANDS.labels(kind=command.kind, outcome=type(outcome).__name__).inc()
         match outcome:
@@ -116,24 +108,6 @@ class Workspaces:
                     self._store.note(name)
                     self._on_change(name)
 
-    async def serve_line(self) -> None:
-        """Claim what waits in line whenever there is room."""
-        backoff = Backoff()
-        while True:
-            self._line.clear()
-            try:
-                while await self._claim_next():
-                    backoff.reset()
-            except MLHubError as error:
-                log.warning("line.not_served", error=str(error))
-                await backoff.sleep()
-                continue
-            self._count()
-            try:
-                await asyncio.wait_for(self._line.wait(), _LOOK_AGAIN)
-            except TimeoutError:
-                continue
-
     async def aclose(self) -> None:
         """Stop acting; what runs goes on, and its records say what is to be done about it."""
         self._is_ending = True
@@ -152,16 +126,10 @@ class Workspaces:
         driver = Driver(name, self._tools)
         self._drivers[name] = driver, asyncio.ensure_future(self._drive(name, driver))
 
-    @property
-    def running(self) -> int:
-        """How many workspaces take room here."""
-        return running(self._store.busy(), self._place.node)
-
     # How it is done
 
     async def _apply(self, command: Command, sequence: int) -> tuple[Outcome, WorkspaceRecord | None]:
         now = self._tools.clock()
-        problem = self._problem(command)
         outcome: Outcome = Ignored("nothing was decided")
 
         def decide(record: WorkspaceRecord | None) -> WorkspaceRecord | None:
@@ -169,41 +137,25 @@ class Workspaces:
             outcome = lifecycle.on_command(record, command, sequence=sequence, place=self._place, now=now)
             if not isinstance(outcome, Write):
                 return record
-            if problem is not None:
+            if isinstance(command, SpawnWorkspace) and (problem := self._problem(command, outcome.record)) is not None:
                 return lifecycle.refused(outcome.record, Reason.INVALID, problem, now)
-            return self._claim_if_room(outcome.record)
+            return self.line.joined(outcome.record)
 
         record = await self._store.change(command.workspace.name, decide)
         return outcome, record
 
-    def _claim_if_room(self, record: WorkspaceRecord) -> WorkspaceRecord:
-        others = [other for other in self._store.busy() if other.name != record.name]
-        first = next_in_line([*others, record], place=self._place, capacity=self._capacity)
-        return lifecycle.claimed(record, self._place.node, self._tools.clock()) if first is record else record
-
-    async def _claim_next(self) -> bool:
-        async with self._room:
-            first = next_in_line(self._store.busy(), place=self._place, capacity=self._capacity)
-            if first is None:
-                return False
-            now = self._tools.clock()
-
-            def decide(record: WorkspaceRecord | None) -> WorkspaceRecord | None:
-                return lifecycle.claimed(record, self._place.node, now) if record is not None else None
-
-            record = await self._store.change(first.name, decide)
-        if record is None or record.node != self._place.node:
-            # Another worker was quicker; this one's table learns of it in a moment.
-            await asyncio.sleep(_TABLE_LAGS)
-        return True
-
-    def _problem(self, command: Command) -> str | None:
-        if not isinstance(command, SpawnWorkspace):
-            return None
+    def _problem(self, command: SpawnWorkspace, record: WorkspaceRecord) -> str | None:
+        """Why nobody may have, or no node could ever run, what the record asks for since this command."""
         if not command.base_url.startswith("/") or not command.base_url.endswith("/"):
             return "base_url: must begin and end with a slash"
+        nodes, policy = self._nodes.seen(), self._tools.policy
+        others = [other.spec for other in self._store.wanted_up(record.workspace.user) if other.name != record.name]
+        # Another node may have what this one lacks.
+        gpus_allowed = policy.gpus_allowed or any(node.gpus for node in nodes)
         try:
-            check_spec(command.spec, self._policy)
+            check_spec(command.spec, policy.model_copy(update={"gpus_allowed": gpus_allowed}))
+            check_totals(command.spec, others, policy)
+            check_possible(Need.of(record, policy), nodes)
         except OptionsError as error:
             return str(error)
         return None
@@ -233,10 +185,11 @@ class Workspaces:
                 correlation_id=command.correlation_id,
             )
         )
-        await forget_commands(self._bus, self._place.pool, name, self._place.node, command.generation)
+        for node in (None, self._place.node):
+            await forget_command(self._bus, self._place.pool, name, node, up_to=command.generation)
 
     def _on_change(self, name: str) -> None:
-        self._line.set()
+        self.line.look()
         self.wake(name)
 
     async def _drive(self, name: str, driver: Driver) -> None:
@@ -246,9 +199,3 @@ class Workspaces:
             del self._drivers[name]
         if driver.is_poked:
             self.wake(name)
-
-    def _count(self) -> None:
-        records = self._store.busy()
-        metrics.RUNNING.set(running(records, self._place.node))
-        waiting = (record for record in records if record.phase is Phase.QUEUED and record.pool == self._place.pool)
-        metrics.QUEUED.set(sum(1 for _ in waiting))

@@ -1,0 +1,42 @@
+"""The nodes of this worker's pool, as their leases tell of them; its own as it is."""
+
+from collections.abc import Callable
+
+from mlhub_shared.bus import Table
+from mlhub_shared.contracts.services import WorkerLease
+from mlhub_spawner_worker.lifecycle import Place
+from mlhub_spawner_worker.placement import Node
+
+
+class Nodes:
+    """Who is up, and who has been."""
+
+    def __init__(self, leases: Table[WorkerLease], place: Place, own: Callable[[], Node]) -> None:
+        self._leases, self._place, self._own = leases, place, own
+        self._seen: dict[str, Node] = {}
+
+    @property
+    def own(self) -> Node:
+        """This worker's node."""
+        return self._own()
+
+    def up(self) -> dict[str, Node]:
+        """The nodes with a worker that lives, this one among them, by name."""
+        leases = (lease for lease in self._leases.values() if lease.pool == self._place.pool)
+        return {lease.node: Node.of(lease) for lease in leases} | {self._place.node: self._own()}
+
+    def seen(self) -> list[Node]:
+        """Those that are up, and those that have been since this worker started: they may come back."""
+        return list((self._seen | self.up()).values())
+
+    def is_spokesman(self, node: str | None) -> bool:
+        """Whether it is for this worker to speak of what waits for that node (None: for any)."""
+        up = self.up()
+        return self._place.node == (node if node in up else min(up))
+
+    async def follow(self, look: Callable[[], None]) -> None:
+        """Call `look` whenever a lease comes, goes or tells something new, until cancelled."""
+        with self._leases.changes() as changes:
+            async for _ in changes:
+                self._seen |= self.up()
+                look()
