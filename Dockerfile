@@ -56,6 +56,8 @@ USER mlhub
 # Whoever may use the engine's socket is root of its host anyway; compose takes every capability from the worker.
 FROM service AS spawner-worker
 FROM service AS standalone
+ENV MLHUB_STANDALONE_CONTAINER=true
+EXPOSE 8080 2222
 FROM unprivileged AS hub
 FROM unprivileged AS cleanup
 FROM unprivileged AS ssh-gateway

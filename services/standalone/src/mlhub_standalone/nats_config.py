@@ -1,6 +1,7 @@
 """The configuration of the embedded NATS server."""
 
 import json
+from pathlib import Path
 
 from mlhub_standalone.credentials import NATS_USER
 from mlhub_standalone.data_dir import DataDir, make_private, write_private
@@ -10,19 +11,22 @@ MAX_PAYLOAD = 1024 * 1024
 
 
 def write(data: DataDir, port: int, password: str) -> None:
-    """Write it: loopback, a login, and an acknowledged message is on the disk before it is acknowledged."""
+    """Write it for this machine alone."""
     make_private(data.nats)
+    write_private(data.nats_config, text(f"127.0.0.1:{port}", data.nats, password))
+
+
+def text(listen: str, store: Path, password: str, *more: str) -> str:
+    """A login, and an acknowledged message is on the disk before it is acknowledged."""
     # JSON's strings are NATS configuration's strings.
-    write_private(
-        data.nats_config,
-        "\n".join(
-            [
-                f'listen: "127.0.0.1:{port}"',
-                "server_name: mlhub",
-                f"max_payload: {MAX_PAYLOAD}",
-                f"jetstream {{ store_dir: {json.dumps(str(data.nats))}, sync_interval: always }}",
-                f"authorization {{ user: {json.dumps(NATS_USER)}, password: {json.dumps(password)} }}",
-                "",
-            ]
-        ),
+    return "\n".join(
+        [
+            f"listen: {json.dumps(listen)}",
+            "server_name: mlhub",
+            f"max_payload: {MAX_PAYLOAD}",
+            f"jetstream {{ store_dir: {json.dumps(str(store))}, sync_interval: always }}",
+            f"authorization {{ user: {json.dumps(NATS_USER)}, password: {json.dumps(password)} }}",
+            *more,
+            "",
+        ]
     )

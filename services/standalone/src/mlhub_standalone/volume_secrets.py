@@ -1,0 +1,74 @@
+"""The secrets of a deployment whose services are containers: made once, each in the volumes of those who need it.
+
+    python -m mlhub_standalone.volume_secrets ROOT --owner UID
+
+Below ROOT/secrets every service has a volume of its own, mounted here and in that service alone. Another run changes
+nothing; a volume that was lost is filled anew from the others. Runs as root, and leaves each file to its reader.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from mlhub_standalone import credentials, nats_config
+from mlhub_standalone.credentials import Credentials
+from mlhub_standalone.data_dir import DataDir, write_private
+
+NATS_PORT = 4222
+STORE = Path("/data")
+"""Where the container of the bus keeps its streams."""
+_MONITOR = 'http: "127.0.0.1:8222"'
+"""For the container's own health check."""
+
+_ROOT = 0
+_READ_BY_ROOT = frozenset({"spawner-worker"})
+"""Whoever uses the engine's socket."""
+
+
+def fill(data: DataDir, *, owner: int) -> None:
+    """Make what is missing, and leave it to the services' user."""
+    made = credentials.make(data)
+    for path, text in _files(data, made).items():
+        if not path.is_file() or path.read_text() != text:
+            write_private(path, text)
+    for volume in sorted((data.root / "secrets").iterdir()):
+        _give(volume, _ROOT if volume.name in _READ_BY_ROOT else owner)
+    if data.nats.is_dir():
+        # An image of nats-server that is not ours knows nothing of this user.
+        os.chown(data.nats, owner, owner)
+
+
+def _files(data: DataDir, made: Credentials) -> dict[Path, str]:
+    """What is not a secret by itself, or holds one in a form of its own."""
+    listen = f"0.0.0.0:{NATS_PORT}"
+    return {
+        data.nats_config: nats_config.text(listen, STORE, made.nats_password, _MONITOR),
+        data.secrets("hub") / "MLHUB_HUB_SSH_HOST_KEY": made.ssh_host_public,
+        data.secrets("spawner-worker") / "MLHUB_SPAWNER_WORKER_GATEWAY_PUBLIC_KEY": made.gateway_public,
+        # The gateway would write them itself, but its volume is read-only to it.
+        _public(made.ssh_host_key): f"{made.ssh_host_public}\n",
+        _public(made.gateway_key): f"{made.gateway_public}\n",
+    }
+
+
+def _public(key: Path) -> Path:
+    return key.with_name(f"{key.name}.pub")
+
+
+def _give(folder: Path, owner: int) -> None:
+    for path in (*folder.iterdir(), folder):
+        path.chmod(0o700 if path.is_dir() else 0o400)
+        os.chown(path, owner, owner)
+
+
+def main() -> None:
+    """Fill the volumes."""
+    parser = argparse.ArgumentParser(prog="python -m mlhub_standalone.volume_secrets")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--owner", type=int, required=True, help="user id of the services")
+    options = parser.parse_args()
+    fill(DataDir(options.root), owner=options.owner)
+
+
+if __name__ == "__main__":
+    main()
