@@ -9,6 +9,7 @@ from typing import Any
 from mlhub_shared.bus import Bus, Delivery, Lease
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace, decode_command
 from mlhub_shared.contracts.events import Event, EventKind
+from mlhub_shared.contracts.queries import DRAIN_NODE, DrainNode
 from mlhub_shared.contracts.services import ProxyState, WorkerLease
 from mlhub_shared.contracts.subjects import command_durable
 from mlhub_shared.contracts.workspace import Endpoint, Phase, Wanted, WorkspaceRecord
@@ -37,6 +38,7 @@ class ScriptedWorker:
         """Where a spawn stays until the test moves it on."""
         self.commands: list[Command] = []
         """Every command that arrived."""
+        self.drains: list[DrainNode] = []
         self.probe_port = free_port()
         self._consumer: asyncio.Task[None] | None = None
         self._leases: list[asyncio.Task[None]] = []
@@ -52,6 +54,7 @@ class ScriptedWorker:
         await self._open_probe()
         self.resume()
         await self.live()
+        await self.bus.answer(DRAIN_NODE, DrainNode, self._drain, node=NODE)
         try:
             yield self
         finally:
@@ -94,13 +97,25 @@ class ScriptedWorker:
 
     async def live(self) -> None:
         """Have leases."""
-        now = datetime.now(UTC)
-        worker = WorkerLease(node=NODE, pool="default", backend="process", capacity=self.capacity, started_at=now)
+        self.lease = WorkerLease(
+            node=NODE, pool="default", backend="process", capacity=self.capacity, started_at=datetime.now(UTC)
+        )
         proxy = ProxyState(replica="proxy1", workspaces_revision=1_000_000)
+        self._lease = Lease(self.bus.workers, NODE, lambda: self.lease)
         self._leases = [
-            self.bus.run(Lease(self.bus.workers, NODE, lambda: worker).run()),
+            self.bus.run(self._lease.run()),
             self.bus.run(Lease(self.bus.proxies, "proxy1", lambda: proxy).run()),
         ]
+
+    async def _drain(self, query: DrainNode) -> WorkerLease:
+        self.drains.append(query)
+        self.say(draining=query.draining)
+        return self.lease
+
+    def say(self, **fields: Any) -> None:
+        """Have the lease tell something else from now on."""
+        self.lease = self.lease.model_copy(update=fields)
+        self._lease.poke()
 
     def leave(self) -> None:
         """Give the leases up."""
@@ -124,6 +139,14 @@ class ScriptedWorker:
         record = entry.value.model_copy(update=update)
         await self.bus.workspaces.update(name, record, last=entry.revision)
         await self.tell(record, _KINDS[phase], message=record.message or phase.value.capitalize())
+
+    async def progress(self, name: str, percent: int, message: str) -> None:
+        """Say how far a start is, without leaving its phase."""
+        entry = await self.bus.workspaces.get(name)
+        assert entry is not None, f"there is no record {name}"
+        record = entry.value.model_copy(update={"progress": percent, "message": message})
+        await self.bus.workspaces.update(name, record, last=entry.revision)
+        await self.tell(record, EventKind.WORKSPACE_PROGRESSED, message=message, progress=percent)
 
     async def tell(self, record: WorkspaceRecord, kind: EventKind, **fields: Any) -> None:
         event = Event(

@@ -1,14 +1,17 @@
 """The form of options: what its fields become, and what it says of mistakes."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlhub_hub.pages.form import EnvRow, check, limits_of, options_from_form, view_of_form, view_of_options
+from mlhub_hub.pages.form import EnvRow, check, days_hint, options_from_form, view_of_form, view_of_options
+from mlhub_hub.pages.limits import limits_of
 from mlhub_shared.contracts.options import split_secrets, validate
-from mlhub_shared.contracts.policy import Policy
+from mlhub_shared.contracts.policy import Policy, Profile
+from mlhub_shared.contracts.workspace import WorkspaceSpec
 
 GIB = 1024**3
 
@@ -82,10 +85,79 @@ def test_a_form_with_mistakes_comes_back_as_it_was_sent() -> None:
 
 
 def test_the_limits_of_the_policy_are_said() -> None:
-    limits = limits_of(Policy(max_cpu=8, default_cpu=2, max_mem=32 * GIB, max_days_to_live=7, default_days_to_live=1))
-    assert (limits.cpu_hint, limits.mem_hint) == ("At most 8 cores. Empty: 2 cores.", "At most 32 GiB. Empty: 32 GiB.")
-    assert limits.days_hint.endswith("At most 7. Empty: 1.")
-    assert limits_of(Policy()).cpu_hint == "Empty: no limit."
+    policy = Policy(max_cpu=8, default_cpu=2, max_mem=32 * GIB, max_days_to_live=7, default_days_to_live=1)
+    limits = limits_of(policy)
+    assert (limits.cpu.hint, limits.mem.hint) == ("At most 8 cores. Empty: 2 cores.", "At most 32 GiB. Empty: 32 GiB.")
+    assert days_hint(policy).endswith("At most 7. Empty: 1.")
+    assert limits_of(Policy()).cpu.hint == "Empty: no limit."
+
+
+SMALL = Profile(name="small", display_name="Small", image="img:1", default_cpu=1, max_cpu=2, default_mem=2)
+LARGE = Profile(name="large", image="img:2", default_cpu=4, max_gpus=2, default_shm=1, max_shm=4)
+PROFILES = Policy(
+    max_cpu=8, max_gpus=4, user_max_cpu=6, images_allowed=True, gpus_allowed=True, profiles=(SMALL, LARGE)
+)
+
+
+def test_each_profile_has_a_card_with_what_it_gives_and_allows() -> None:
+    small, large = view_of_options({}, PROFILES).cards
+    assert (small.title, small.facts, small.is_chosen) == (
+        "Small",
+        "1 core, 2 GiB memory; at most 2 cores, 4 GPUs.",
+        True,
+    )
+    assert (large.title, large.facts) == ("large", "4 cores; at most 6 cores, 2 GPUs."), "his own total is less than 8"
+
+
+def test_the_fields_are_held_to_the_profile_that_is_chosen() -> None:
+    for chosen, most, usual in (("small", 2, 1), ("large", 6, 4), ("gone-since", 2, 1)):
+        view = view_of_options({"profile": chosen}, PROFILES)
+        assert (view.limits.cpu.most, view.limits.cpu.usual) == (most, usual), chosen
+    view = view_of_options({"profile": "large"}, PROFILES)
+    assert view.limits.shm.hint == "At most 4 GiB. Empty: 1 GiB."
+    assert view.limits.gpus_hint.endswith("At most 2.")
+    assert view.widest == {"cpu_limit": 6, "mem_limit": None, "shm_size": None}
+    sent = json.loads(view.cards[0].limits.as_json)
+    assert sent["cpu_limit"] == {
+        "top": 2,
+        "most": 2,
+        "usual": 1,
+        "hint": "At most 2 cores. Empty: 1 core.",
+        "step": 0.1,
+    }
+
+
+def test_an_image_of_ones_own_is_asked_for_only_where_one_is_allowed() -> None:
+    assert view_of_options({}, PROFILES).images is None
+    allowed = PROFILES.model_copy(update={"images": ("quay.io/jupyter/*",)})
+    assert view_of_options({"image": "quay.io/jupyter/x"}, allowed).images == ("quay.io/jupyter/*",)
+    assert view_of_options({"image": "img:1"}, allowed).values["image"] == "", "it is the profile's"
+    assert "must match one of quay.io/jupyter/*" in check({"image": "evil"}, allowed)["image"]
+    assert "choose one of the profiles" in check({"image": "evil"}, PROFILES)["image"].lower()
+
+
+def test_the_volume_can_be_declined_and_what_becomes_of_it_is_said() -> None:
+    assert "is_mount_volume" not in options_from_form({"cpu_limit": ["1"]})
+    assert options_from_form({"is_mount_volume": ["false"]}) == {"is_mount_volume": False}
+    assert options_from_form({"is_mount_volume": ["false", "true"]}) == {"is_mount_volume": True}
+    kept = PROFILES.model_copy(update={"keep_volumes_days": 7})
+    assert "kept for 7 days more" in str(view_of_options({}, kept).volume_hint)
+    assert "deleted too" in str(view_of_options({}, PROFILES).volume_hint)
+    assert view_of_options({}, Policy()).volume_hint is None
+    for options in ({"is_mount_volume": False}, {"is_mount_volume": "false"}):
+        assert not view_of_options(options, PROFILES).is_mount_volume
+    assert view_of_form({"is_mount_volume": ["false", "true"]}, PROFILES, {}).is_mount_volume
+    assert not view_of_form({"is_mount_volume": ["false"]}, PROFILES, {}).is_mount_volume
+
+
+def test_what_the_user_has_already_counts() -> None:
+    others = [WorkspaceSpec(cpu_limit=4)]
+    assert check({"profile": "small", "cpu_limit": "2"}, PROFILES, others) == {}
+    assert check({"profile": "large"}, PROFILES, others) == {
+        "cpu_limit": "Your workspaces together may have 6 cores, and 2 are left."
+    }
+    most = PROFILES.model_copy(update={"user_max_workspaces": 1})
+    assert check({}, most, others) == {"form": "You may have 1 workspaces running at a time."}
 
 
 @given(

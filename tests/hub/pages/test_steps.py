@@ -73,3 +73,15 @@ def test_events_of_an_earlier_start_are_left_out() -> None:
     latest = [event(kind, 100 + index).model_copy(update={"generation": 2}) for index, kind in enumerate(_ALL[:2])]
     assert events_of_start(earlier + latest, 2) == latest
     assert events_of_start(earlier + latest, None) == latest
+
+
+def test_an_image_that_is_fetched_is_a_step_of_its_own() -> None:
+    events = [event(kind, 10 * index) for index, kind in enumerate(_ALL[:3])]
+    message = "Pulling image 340 of 1,200 MB"
+    pulling = steps(events, record(phase=Phase.PREPARING, message=message))[2]
+    assert (pulling.title, pulling.detail, pulling.state) == ("Pulling image", "340 of 1,200 MB", State.NOW)
+    pulled = Event(
+        kind=EventKind.WORKSPACE_PROGRESSED, workspace=workspace(), requester="x", generation=1, message=message
+    )
+    later = steps([*events, pulled, event(EventKind.WORKSPACE_STARTING, 50)], record(phase=Phase.STARTING))[2]
+    assert (later.title, later.detail, later.state) == ("Pulling image", "", State.DONE)

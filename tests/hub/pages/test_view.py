@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from mlhub_hub.pages.dialogs import Files, files_of
 from mlhub_hub.pages.rights import Rights, rights_for
 from mlhub_hub.pages.view import Row, Server, Tone, actions, extended, granted, links_of, row_of, status_of
 from mlhub_hub.pages.words import duration, ordinal, size
 from mlhub_hub.settings import Workspaces
-from mlhub_shared.contracts.policy import Policy
+from mlhub_shared.contracts.options import validate
+from mlhub_shared.contracts.policy import Policy, Profile
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord, WorkspaceSpec
 from tests.support.makers import record
 
@@ -73,6 +75,60 @@ def test_a_start_that_never_reached_a_worker_says_why() -> None:
         assert (shown.status.word, shown.status.sentence) == ("Failed", server.failure)
         assert "retry" in shown.can
     assert row(record(phase=Phase.FAILED, message="Exit code 1."), server).status.sentence == "Exit code 1."
+
+
+def test_a_workspace_on_a_machine_that_is_away_is_neither_ready_nor_dead() -> None:
+    ready = record(phase=Phase.READY, node="n1")
+    shown = row(ready, is_unreachable=True)
+    assert (shown.status.word, shown.status.tone) == ("Unreachable", Tone.AWAY)
+    assert "n1 does not answer" in shown.status.sentence
+    assert shown.can == {"stop", "delete"}
+    assert not row(ready, Server("alice"), is_unreachable=True).can & {"open", "start", "delete"}
+
+
+def test_what_differs_from_the_profile_is_said() -> None:
+    usual = Profile(name="small", display_name="Small", image="img:1", default_cpu=1, default_mem=2)
+    policy = Policy(profiles=(usual,), images=("*",), images_allowed=True)
+    spec = validate({"cpu_limit": 2, "image": "img:2", "shm_size": "1G", "is_mount_volume": False}, policy)
+    shown = row(record(phase=Phase.READY, spec=spec), policy=policy)
+    assert (shown.profile, shown.image) == ("Small", "img:2")
+    assert shown.differences == (
+        "img:2 instead of img:1",
+        "2 cores instead of 1 core",
+        "1 GiB shared memory",
+        "no persistent volume",
+    )
+    assert row(record(spec=validate({}, policy)), policy=policy).differences == ()
+    assert row(record(spec=WorkspaceSpec(cpu_limit=2))).differences == (), "there is nothing to differ from"
+
+
+def test_a_workspace_with_an_image_can_be_updated() -> None:
+    policy = Policy(profiles=(Profile(name="small", image="img:1"),), images_allowed=True)
+    for phase, offered in ((Phase.READY, True), (Phase.STOPPED, True), (Phase.FAILED, True), (Phase.STARTING, False)):
+        assert ("update" in row(record(phase=phase), policy=policy).can) is offered, phase
+    assert "update" not in row(record(phase=Phase.READY)).can
+
+
+def test_a_stopped_one_shows_what_its_next_start_gives() -> None:
+    stopped, running = (record(phase=phase, spec=WorkspaceSpec(cpu_limit=1)) for phase in (Phase.STOPPED, Phase.READY))
+    changed = WorkspaceSpec(cpu_limit=3)
+    assert row(stopped, spec=changed).granted == ("3 cores",)
+    assert row(running, spec=changed).granted == ("1 core",)
+
+
+@pytest.mark.parametrize(
+    ("ran_with", "to_come", "policy", "files"),
+    [
+        (True, True, Policy(images_allowed=True, keep_volumes_days=7), Files.KEPT),
+        (True, False, Policy(images_allowed=True, keep_volumes_days=7), Files.KEPT),
+        (True, True, Policy(images_allowed=True), Files.GONE),
+        (False, False, Policy(images_allowed=True, keep_volumes_days=7), Files.NONE),
+        (True, True, Policy(keep_volumes_days=7), Files.GONE),
+    ],
+)
+def test_what_a_deletion_does_to_the_files(ran_with: bool, to_come: bool, policy: Policy, files: Files) -> None:
+    known = record(phase=Phase.STOPPED, spec=WorkspaceSpec(is_mount_volume=ran_with))
+    assert files_of(known, WorkspaceSpec(is_mount_volume=to_come), policy) is files
 
 
 def test_what_is_being_stopped_offers_nothing() -> None:
@@ -145,7 +201,7 @@ def test_what_is_granted_is_said_in_few_words() -> None:
 
 def test_hostile_names_make_harmless_links() -> None:
     links = links_of(Server('a"><script>/..', "gpu1"), hub_url="/hub/", base_url="/")
-    for link in (links.open, links.progress, links.options, links.ssh, links.delete):
+    for link in (links.open, links.progress, links.options, links.ssh, links.update, links.delete):
         assert not set('"<>') & set(link)
     assert links.open == "/user/a%22%3E%3Cscript%3E%2F../gpu1/"
 

@@ -6,6 +6,7 @@ from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.apihandlers.users import SelfAPIHandler, SpawnProgressAPIHandler, UserListAPIHandler
 
 from mlhub_hub.context import SETTINGS_KEY, HubContext
+from mlhub_hub.nodes import unreachable
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 
 Model = dict[str, Any]
@@ -74,11 +75,3 @@ def workspace_model(record: WorkspaceRecord, *, is_unreachable: bool) -> Model:
         "mem_limit": spec.mem_limit,
         "gpus": list(record.gpu_ids),
     }
-
-
-def unreachable(record: WorkspaceRecord) -> str:
-    """Why nobody can say how a workspace is."""
-    return (
-        f"Its machine {record.node} does not answer. The workspace may well be running there: "
-        "it is back as soon as the machine is."
-    )

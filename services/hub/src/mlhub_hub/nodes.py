@@ -97,6 +97,14 @@ class Nodes:
             listener.add({name})
 
 
+def unreachable(record: WorkspaceRecord) -> str:
+    """Why nobody can say how a workspace on a node that is away is."""
+    return (
+        f"Its machine {record.node} does not answer. The workspace may well be running there: "
+        "it is back as soon as the machine is."
+    )
+
+
 def all_nodes(leases: list[WorkerLease], records: list[WorkspaceRecord]) -> list[Node]:
     """Every node there is or that has workspaces, by name."""
     counts: dict[str, int] = {}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlhub_hub.context import HubContext
+from mlhub_hub.nodes import unreachable
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord, queue_positions
@@ -56,6 +57,7 @@ async def progress_of(
     sources = [
         asyncio.ensure_future(_events(context, workspace, generation, messages, begun)),
         asyncio.ensure_future(_places(context, workspace, messages, begun)),
+        asyncio.ensure_future(_silences(context, workspace, messages)),
     ]
     try:
         while (message := await messages.get()) is not None:
@@ -105,6 +107,15 @@ async def _places(
                 said = line["message"]
                 messages.put_nowait(line)
             await asyncio.sleep(_BETWEEN_LOOKS)
+
+
+async def _silences(context: HubContext, workspace: WorkspaceId, messages: asyncio.Queue[Progress | None]) -> None:
+    with context.nodes.changes() as changes:
+        while True:
+            record = context.workspaces.value(workspace.name)
+            if record is not None and context.nodes.is_unreachable(record):
+                messages.put_nowait({"message": unreachable(record), "unreachable": True})
+            await anext(changes)
 
 
 def place_in_line(context: HubContext, workspace: WorkspaceId) -> Progress | None:

@@ -1,4 +1,4 @@
-"""What the buttons of a workspace do, and the dialogs they open; all work without JavaScript."""
+"""What the buttons of a workspace do; all work without JavaScript."""
 
 import asyncio
 from contextlib import suppress
@@ -9,9 +9,7 @@ from jupyterhub.handlers import BaseHandler
 from jupyterhub.user import User
 from tornado import web
 
-from mlhub_hub.auth.keys import keys_of
 from mlhub_hub.pages.base import PageHandler
-from mlhub_hub.pages.ssh import instructions
 from mlhub_hub.pages.view import extended, links_of
 from mlhub_hub.pages.workspaces import server_of
 from mlhub_hub.rest import WorkspaceHandler
@@ -23,6 +21,11 @@ from mlhub_shared.errors import MLHubError
 _EXTEND_PATIENCE = timedelta(seconds=5)
 _STOPPED_WITHIN = 5.0
 """Seconds that a stop may still take where a start is asked for."""
+_STOPPED_FOR_UPDATE = 40.0
+"""Seconds that it may take where the start after it is the reason for it."""
+_LOOK = 0.05
+_STARTS = {"start", "update"}
+"""What leads to the progress of a start."""
 
 
 class WorkspaceAction(PageHandler, WorkspaceHandler):
@@ -50,7 +53,7 @@ class WorkspaceAction(PageHandler, WorkspaceHandler):
             self.finish()
             return
         links = links_of(server_of(user, server), hub_url=self.hub.base_url, base_url=self.settings["base_url"])
-        self.redirect(links.progress if action == "start" else self.home_url(user))
+        self.redirect(links.progress if action in _STARTS else self.home_url(user))
 
     def get_json_body(self) -> dict[str, Any] | None:
         """What the API would have been sent to stop or delete."""
@@ -58,7 +61,7 @@ class WorkspaceAction(PageHandler, WorkspaceHandler):
 
     def get_server_json_body(self) -> dict[str, Any]:
         """What it would have been sent to start with the options as they are."""
-        return {"display_name": None, "user_options": None}
+        return {"display_name": None, "user_options": None, "is_update": self.path_args[0] == "update"}
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """A sentence for scripts, a page for people."""
@@ -72,9 +75,26 @@ class WorkspaceAction(PageHandler, WorkspaceHandler):
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOPPED_WITHIN):
                 while spawner.pending == "stop":  # noqa: ASYNC110  (JupyterHub tells nobody)
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(_LOOK)
         if not spawner.active:
             await WorkspaceHandler.post(self, user.name, server)
+
+    async def _update(self, user: User, server: str) -> None:
+        if not self.context.policy.images_allowed:
+            raise web.HTTPError(400, "There are no images here that could be newer.")
+        self.user_named(user.name, scope="start:servers")
+        # What would be refused afterwards must not stop what runs.
+        self.check_room(user.name, server)
+        spawner = user.spawners[server]
+        if spawner.active and spawner.pending != "stop":
+            await self._stop(user, server)
+        try:
+            async with asyncio.timeout(_STOPPED_FOR_UPDATE):
+                while spawner.active:  # noqa: ASYNC110  (JupyterHub tells nobody)
+                    await asyncio.sleep(_LOOK)
+        except TimeoutError:
+            raise web.HTTPError(409, "It is still stopping. Try to update it again in a moment.") from None
+        await WorkspaceHandler.post(self, user.name, server)
 
     async def _stop(self, user: User, server: str) -> None:
         await WorkspaceHandler.delete(self, user.name, server)
@@ -101,67 +121,3 @@ class WorkspaceAction(PageHandler, WorkspaceHandler):
             )
         except MLHubError as error:
             raise web.HTTPError(503, f"It could not be extended: {error}.") from None
-
-
-class _AboutWorkspace(PageHandler):
-    """A dialog about one workspace; a page of its own where there is no JavaScript."""
-
-    template = ""
-
-    @web.authenticated
-    async def get(self) -> None:
-        """Show it; only its inside with `?fragment=1`."""
-        user = self.asked_user()
-        name = self.get_argument("server", "")
-        if name not in {"", *user.orm_spawners}:
-            raise web.HTTPError(404, "There is no such workspace.")
-        server = server_of(user, name)
-        links = links_of(server, hub_url=self.hub.base_url, base_url=self.settings["base_url"])
-        await self.show(
-            "dialog_page.html" if not self.get_argument("fragment", "") else self.template,
-            inside=self.template,
-            server=server,
-            links=links,
-            owner=user,
-            home_url=self.home_url(user),
-            **self.facts(user, name),
-        )
-
-    def facts(self, user: User, server: str) -> dict[str, Any]:
-        """What else the template shows."""
-        return {}
-
-
-class DeleteDialog(_AboutWorkspace):
-    """Says what a deletion will hit, and asks once."""
-
-    template = "_delete.html"
-
-    def facts(self, user: User, server: str) -> dict[str, Any]:
-        """Whether it runs."""
-        record = self.context.workspaces.value(self.context.workspace(user.name, server).name)
-        return {"is_active": record is not None and record.phase.is_active}
-
-
-class SshDialog(_AboutWorkspace):
-    """The exact command, and what to put where."""
-
-    template = "_ssh.html"
-
-    def facts(self, user: User, server: str) -> dict[str, Any]:
-        """What to type."""
-        settings = self.context.settings
-        return {
-            "ssh": instructions(
-                self.context.workspace(user.name, server),
-                host=settings.ssh_host,
-                port=settings.ssh_port,
-                host_key=settings.ssh_host_key,
-            ),
-            "keys_url": self.page_url("ssh-keys"),
-            "has_key": self.has_ssh_key(),
-        }
-
-    def has_ssh_key(self) -> bool:
-        """The one who asks could log in with a key."""
-        return bool(keys_of(self.db, self.current_user.name))

@@ -1,21 +1,26 @@
 """The form of a workspace's options: what its fields hold, and what becomes of them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mlhub_hub.pages.words import cores, gib, size
+from mlhub_hub.pages.limits import UNKNOWN, Largest, Limits, ProfileCard, cards_of, limits_of
+from mlhub_hub.pages.words import gib, size
 from mlhub_shared.contracts.options import validate
-from mlhub_shared.contracts.policy import OptionsError, Policy
+from mlhub_shared.contracts.policy import OptionsError, Policy, check_totals
 from mlhub_shared.contracts.sizes import parse_bytes
+from mlhub_shared.contracts.workspace import WorkspaceSpec
 
 SIMPLE_FIELDS = ("cpu_limit", "mem_limit", "shm_size", "gpus", "days_to_live", "image", "profile")
 """Fields that hold one text, under the option's own key."""
 
+_NOT_IN_THE_FORM = {"server_name": "form", "secret_env": "env"}
+"""Where the form says what is wrong with a field that it has not."""
+
+_NO = {"", "false", "off", "0"}
+
 _SIZES = ("mem_limit", "shm_size")
 _BLANK_ROWS = 1
-_DEFAULT_TOP_CPU, _DEFAULT_TOP_GIB = 16.0, 64.0
-"""Where the sliders end if the policy sets no maximum; the number beside them may go further."""
 
 Formdata = Mapping[str, Sequence[str]]
 
@@ -32,33 +37,33 @@ class EnvRow:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the fields may hold, for the sliders and the hints under them."""
-
-    cpu_top: float
-    mem_top: float
-    """GiB."""
-    cpu_hint: str
-    mem_hint: str
-    days_hint: str
-    max_cpu: float | None
-    max_mem_gib: str | None
-    usual_cpu: float | None
-    usual_mem_gib: str | None
-    max_days: float | None
-    images: bool
-    gpus: bool
-
-
-@dataclass(frozen=True)
 class FormView:
     """All that the template of the form shows."""
 
     values: dict[str, str]
     env: list[EnvRow]
     limits: Limits
+    """Of the chosen profile."""
+    cards: list[ProfileCard]
+    days_hint: str
+    max_days: float | None
+    images: tuple[str, ...] | None
+    """Patterns of images that people may name themselves. None: they may not."""
+    volume_hint: str | None
+    """None: nothing to choose, files are kept."""
+    is_mount_volume: bool
     errors: dict[str, str] = field(default_factory=dict)
     """By field; `form` for what belongs to none."""
+
+    @property
+    def widest(self) -> dict[str, float | None]:
+        """The most that any profile may have, for a browser that can't change a field with the profile."""
+        every = [card.limits for card in self.cards] or [self.limits]
+        return {
+            "cpu_limit": _most([limits.cpu.most for limits in every]),
+            "mem_limit": _most([limits.mem.most for limits in every]),
+            "shm_size": _most([limits.shm.most for limits in every]),
+        }
 
 
 def options_from_form(formdata: Formdata) -> dict[str, Any]:
@@ -75,6 +80,9 @@ def options_from_form(formdata: Formdata) -> dict[str, Any]:
             secret[row.name] = row.value or None
         else:
             env[row.name] = row.value
+    if kept := formdata.get("is_mount_volume"):
+        # A box that is not ticked is not sent: a hidden field before it says no.
+        options["is_mount_volume"] = kept[-1] not in _NO
     if env:
         options["env"] = env
     if secret:
@@ -97,23 +105,27 @@ def env_rows(formdata: Formdata) -> list[EnvRow]:
     return rows
 
 
-def check(options: dict[str, Any], policy: Policy) -> dict[str, str]:
-    """Every field that the policy refuses, each with a sentence, by the same validation as the REST API's."""
+def check(options: dict[str, Any], policy: Policy, others: Iterable[WorkspaceSpec] = ()) -> dict[str, str]:
+    """Every field that is refused, each with a sentence, by the same validation as the REST API's.
+
+    `others`: what else this user has up.
+    """
     errors: dict[str, str] = {}
-    remaining = dict(options)
+    remaining, others = dict(options), list(others)
     while True:
         try:
-            validate(remaining, policy)
+            check_totals(validate(remaining, policy), others, policy)
         except OptionsError as error:
-            field_name = "env" if error.field == "secret_env" else error.field
+            field_name = _NOT_IN_THE_FORM.get(error.field, error.field)
+            is_known = field_name in errors
             errors.setdefault(field_name, _sentence(error))
-            if remaining.pop(error.field, None) is None:
+            if remaining.pop(error.field, None) is None or is_known:
                 return errors
         else:
             return errors
 
 
-def view_of_options(options: Mapping[str, Any], policy: Policy) -> FormView:
+def view_of_options(options: Mapping[str, Any], policy: Policy, largest: Largest = UNKNOWN) -> FormView:
     """The form filled in with the options that a workspace was last started with."""
     values = {key: str(options[key]) for key in SIMPLE_FIELDS if options.get(key) is not None}
     for key in _SIZES:
@@ -123,50 +135,40 @@ def view_of_options(options: Mapping[str, Any], policy: Policy) -> FormView:
     rows = [EnvRow(str(name), str(value)) for name, value in (env if isinstance(env, dict) else {}).items()]
     names = secret if isinstance(secret, dict) else {}
     rows += [EnvRow(str(name), "", secret=True, is_kept=True) for name in names]
-    return FormView(values, [*rows, *_blank(rows)], limits_of(policy))
+    is_kept = str(options.get("is_mount_volume", True)).lower() not in _NO
+    return _view(values, rows, policy, largest, is_mount_volume=is_kept)
 
 
-def view_of_form(formdata: Formdata, policy: Policy, errors: dict[str, str]) -> FormView:
+def view_of_form(formdata: Formdata, policy: Policy, errors: dict[str, str], largest: Largest = UNKNOWN) -> FormView:
     """The form as it was sent, with what is wrong in it."""
     values = {key: _first(formdata, key) for key in (*SIMPLE_FIELDS, "name", "display_name")}
-    rows = env_rows(formdata)
-    return FormView(values, [*rows, *_blank(rows)], limits_of(policy), errors)
+    is_kept = (formdata.get("is_mount_volume") or ["true"])[-1] not in _NO
+    view = _view(values, env_rows(formdata), policy, largest, is_mount_volume=is_kept)
+    return replace(view, errors=errors)
 
 
-def limits_of(policy: Policy) -> Limits:
-    """What the policy means for the fields."""
-    usual_mem = policy.default_mem or policy.max_mem
-    max_mem = float(gib(policy.max_mem)) if policy.max_mem else None
-    return Limits(
-        cpu_top=policy.max_cpu or _DEFAULT_TOP_CPU,
-        mem_top=max_mem or _DEFAULT_TOP_GIB,
-        cpu_hint=_hint(
-            cores(policy.max_cpu) if policy.max_cpu else None,
-            cores(policy.default_cpu) if policy.default_cpu else None,
-        ),
-        mem_hint=_hint(
-            size(policy.max_mem) if policy.max_mem else None,
-            size(policy.default_mem) if policy.default_mem else None,
-        ),
-        days_hint=_days_hint(policy),
-        max_cpu=policy.max_cpu,
-        usual_cpu=policy.default_cpu or policy.max_cpu,
-        usual_mem_gib=gib(usual_mem) if usual_mem else None,
-        max_mem_gib=gib(policy.max_mem) if policy.max_mem else None,
+def _view(
+    values: dict[str, str], rows: list[EnvRow], policy: Policy, largest: Largest, *, is_mount_volume: bool
+) -> FormView:
+    cards = cards_of(policy, values.get("profile"), largest)
+    chosen = [card for card in cards if card.is_chosen]
+    if chosen and values.get("image") == chosen[0].image:
+        values = values | {"image": ""}
+    return FormView(
+        values=values,
+        env=[*rows, *_blank(rows)],
+        limits=chosen[0].limits if chosen else limits_of(policy, None, largest),
+        cards=cards,
+        days_hint=days_hint(policy),
         max_days=policy.max_days_to_live,
-        images=policy.images_allowed,
-        gpus=policy.gpus_allowed,
+        images=policy.images if policy.images_allowed and policy.images else None,
+        volume_hint=volume_hint(policy) if policy.images_allowed else None,
+        is_mount_volume=is_mount_volume,
     )
 
 
-def _hint(most: str | None, default: str | None) -> str:
-    at_most = f"At most {most}. " if most else ""
-    if default or most:
-        return f"{at_most}Empty: {default or most}."
-    return "Empty: no limit."
-
-
-def _days_hint(policy: Policy) -> str:
+def days_hint(policy: Policy) -> str:
+    """What the field of days may hold, and means when it is empty."""
     most = policy.max_days_to_live
     default = policy.default_days_to_live or most
     fractions = "Parts of a day too, such as 0.5."
@@ -177,6 +179,21 @@ def _days_hint(policy: Policy) -> str:
     return f"{fractions} Empty: it never stops by itself."
 
 
+def volume_hint(policy: Policy) -> str:
+    """What becomes of a volume."""
+    days = policy.keep_volumes_days
+    kept = (
+        f"When you delete it, they are kept for {_days(days)} more, then deleted."
+        if days
+        else ("When you delete it, they are deleted too.")
+    )
+    return f"Files outlive stops and updates. {kept} Without one, every file is gone as soon as it stops."
+
+
+def _days(days: float) -> str:
+    return "1 day" if days == 1 else f"{days:g} days"
+
+
 def _blank(rows: list[EnvRow]) -> list[EnvRow]:
     return [] if rows else [EnvRow()] * _BLANK_ROWS
 
@@ -184,6 +201,10 @@ def _blank(rows: list[EnvRow]) -> list[EnvRow]:
 def _first(formdata: Formdata, key: str) -> str:
     values = formdata.get(key)
     return values[0] if values else ""
+
+
+def _most(values: list[float | None]) -> float | None:
+    return None if None in values else max(value for value in values if value is not None)
 
 
 def _as_gib(value: object) -> str:

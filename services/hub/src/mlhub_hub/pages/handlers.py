@@ -6,9 +6,11 @@ from typing import Any
 from jupyterhub.handlers.static import CacheControlStaticFilesHandler
 
 from mlhub_hub.pages.accounts import AccountPage, ApprovalsPage, LoginPage, SignUpPage
-from mlhub_hub.pages.actions import DeleteDialog, SshDialog, WorkspaceAction
+from mlhub_hub.pages.actions import WorkspaceAction
+from mlhub_hub.pages.dialogs import DeleteDialog, SshDialog, UpdateDialog
 from mlhub_hub.pages.home import HomeEvents, HomePage
 from mlhub_hub.pages.keys import SshKeysPage
+from mlhub_hub.pages.nodes import NodesEvents, NodesPage
 from mlhub_hub.pages.options import NewWorkspacePage, OptionsPage
 from mlhub_hub.pages.starting import StartingEvents, StartingPage
 
@@ -46,8 +48,11 @@ def page_handlers() -> list[tuple[Any, ...]]:
         (r"/spawn-pending/([^/]+)", StartingPage),
         (r"/spawn-pending/([^/]+)/([^/]+)", StartingPage),
         (r"/workspaces/ssh", SshDialog),
+        (r"/workspaces/confirm-update", UpdateDialog),
         (r"/workspaces/confirm-delete", DeleteDialog),
-        (r"/workspaces/(start|stop|delete|extend)", WorkspaceAction),
+        (r"/workspaces/(start|stop|delete|extend|update)", WorkspaceAction),
+        (r"/nodes", NodesPage),
+        (r"/mlhub/nodes", NodesEvents),
         (r"/mlhub/events", HomeEvents),
         (r"/mlhub/progress", StartingEvents),
         (r"/mlhub-static/(.*)", StaticFiles, {"path": str(STATIC)}),

@@ -66,12 +66,16 @@ class HomeEvents(StreamHandler):
         def relevant(keys: set[str]) -> bool:
             return not sent.keys().isdisjoint(keys) or self._concerns(keys, owner.name) or self._waits(sent)
 
-        with self.context.workspaces.changes() as changes:
-            watching = asyncio.ensure_future(self.wake_on(changes, relevant))
+        with self.context.workspaces.changes() as changes, self.context.nodes.changes() as nodes:
+            watching = [
+                asyncio.ensure_future(self.wake_on(changes, relevant)),
+                asyncio.ensure_future(self.wake_on(nodes, lambda names: self._runs_on(sent, names))),
+            ]
             try:
                 await self.stream(look)
             finally:
-                watching.cancel()
+                for task in watching:
+                    task.cancel()
 
     async def _rendered(self, owner: User) -> dict[str, str]:
         rows = rows_for(self, owner)
@@ -83,6 +87,10 @@ class HomeEvents(StreamHandler):
     def _concerns(self, keys: set[str], name: str) -> bool:
         records = (self.context.workspaces.value(key) for key in keys)
         return any(record is not None and record.workspace.user == name for record in records)
+
+    def _runs_on(self, keys: dict[str, str], nodes: set[str]) -> bool:
+        records = (self.context.workspaces.value(key) for key in keys)
+        return any(record is not None and record.node in nodes for record in records)
 
     def _waits(self, keys: dict[str, str]) -> bool:
         """One of these is in line, so that whatever happens to others may move it."""

@@ -1,19 +1,23 @@
 """Making a workspace, and changing what it is started with."""
 
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jupyterhub.handlers.pages import SpawnHandler
-from jupyterhub.slugs import is_valid_display_name, is_valid_safe_slug, normalise_unicode
+from jupyterhub.slugs import is_valid_safe_slug
 from jupyterhub.user import User
 from tornado import web
 
+from mlhub_hub import options as checked
 from mlhub_hub.accepted import AcceptedSpawns
 from mlhub_hub.alone import alone
 from mlhub_hub.pages.base import PageHandler
-from mlhub_hub.pages.form import FormView, check, options_from_form, view_of_form, view_of_options
-from mlhub_hub.pages.room import room_now
+from mlhub_hub.pages.form import Formdata, FormView, check, options_from_form, view_of_form, view_of_options
+from mlhub_hub.pages.room import Room, room_for
 from mlhub_hub.pages.workspaces import server_of
+from mlhub_hub.totals import others_up
+from mlhub_shared.contracts.policy import OptionsError
 
 NAME_PATTERN = "[a-z](-?[a-z0-9])*"
 """JupyterHub's rule, for the browser: it begins with a letter, has no two dashes in a row and none at its end."""
@@ -22,42 +26,95 @@ NAME_RULE = (
     "Lower-case letters, digits and single dashes; begins with a letter, ends with a letter or digit; at most 30."
 )
 
+MAX_TITLE = 64
+"""Characters of a display name."""
+
+_SAVE = "save"
+"""What the button sends that keeps the options without starting."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A form that was sent, and what is wrong with it."""
+
+    formdata: Formdata
+    options: dict[str, Any]
+    title: str
+    errors: dict[str, str]
+
 
 class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
     """The form, sent to JupyterHub's own way to start a server."""
+
+    def room(self, user: User, server: str) -> Room:
+        """What there is for this workspace."""
+        return room_for(self.context, self.context.workspace(user.name, server))
+
+    def filled(self, user: User, server: str) -> FormView:
+        """The form with what the workspace was last given."""
+        orm_spawner = user.orm_spawners.get(server)
+        given = (orm_spawner.user_options if orm_spawner is not None else None) or {}
+        form = view_of_options(given, self.context.policy, self.room(user, server).largest)
+        title = server_of(user, server).display_name
+        return replace(form, values=form.values | {"display_name": "" if title == server else title})
 
     async def _show_form(self, user: User, form: FormView, *, server: str | None, status: int = 200) -> None:
         self.set_status(status)
         self.finish(await self._page(user, form, server=server))
 
     async def _page(self, user: User, form: FormView, *, server: str | None) -> str:
-        about = server_of(user, server or "")
         page: str = await self.render_template(
             "spawn.html",
             form=form,
             owner=user,
             for_user=user,
-            server=about,
+            server=server_of(user, server or ""),
             is_new=server is None,
             taken=sorted(name for name in user.orm_spawners if name),
             name_pattern=NAME_PATTERN,
             name_rule=NAME_RULE,
-            room=room_now(self.context),
+            max_title=MAX_TITLE,
+            room=self.room(user, server or ""),
             home_url=self.home_url(user),
         )
         return page
 
-    def _formdata(self) -> dict[str, list[str]]:
+    def _asked(self, user: User, server: str, *, is_start: bool) -> _Asked:
         arguments = self.request.body_arguments
-        return {key: [value.decode("utf-8", "replace") for value in values] for key, values in arguments.items()}
+        formdata = {key: [value.decode("utf-8", "replace") for value in values] for key, values in arguments.items()}
+        options, title = options_from_form(formdata), self.form_value("display_name")
+        others = others_up(self.context, self.context.workspace(user.name, server)) if is_start else []
+        errors = check(options, self.context.policy, others)
+        try:
+            title = checked.title_of({"display_name": title}) or server
+        except OptionsError:
+            title = ""
+        if len(title) > MAX_TITLE or (not title and server):
+            errors["display_name"] = f"At most {MAX_TITLE} letters, digits, signs and single spaces."
+        return _Asked(formdata, options, title, errors)
 
-    async def _start(self, user: User, server: str, display_name: str, options: dict[str, Any]) -> None:
+    async def _do(self, user: User, server: str | None, asked: _Asked, action: Callable[[], Awaitable[None]]) -> None:
+        """Do it, or show what is wrong."""
+        errors = asked.errors
+        if not errors:
+            try:
+                await action()
+            except web.HTTPError as error:
+                errors = {"form": str(error.get_message())}
+            else:
+                return
+        largest = self.room(user, server or "").largest
+        form = view_of_form(asked.formdata, self.context.policy, errors, largest)
+        await self._show_form(user, form, server=server, status=400)
+
+    async def _start(self, user: User, server: str, title: str, options: dict[str, Any]) -> None:
         async with alone(self.context, user.name, [server]):
-            spawner = user.get_or_create_spawner(server, display_name, replace_failed=True)
+            spawner = user.get_or_create_spawner(server, title, replace_failed=True)
             if spawner.active:
                 raise web.HTTPError(409, "It is running or about to: stop it first.")
+            spawner.orm_spawner.display_name = title
             pending_url = self._get_pending_url(user, server)
-            await self._wrap_spawn_single_user(user, server, display_name, spawner, pending_url, options)
+            await self._wrap_spawn_single_user(user, server, title, spawner, pending_url, options)
 
 
 class OptionsPage(_OptionsForm):
@@ -77,28 +134,40 @@ class OptionsPage(_OptionsForm):
             async with alone(self.context, user.name, [server_name]):
                 await self._get(user_name=user.name, server_name=server_name, display_name=server_name)
             return
-        orm_spawner = user.orm_spawners.get(server_name)
-        options = (orm_spawner.user_options if orm_spawner is not None else None) or {}
-        await self._show_form(user, view_of_options(options, self.context.policy), server=server_name)
+        await self._show_form(user, self.filled(user, server_name), server=server_name)
 
     @web.authenticated
     async def post(self, user_name: str | None = None, server_name: str = "", display_name: str = "") -> None:
-        """Start with these options."""
+        """Keep these options, and start with them unless they are only to be kept."""
         user = self._owner(user_name)
         if not self._may_change(user, server_name):
             raise web.HTTPError(403, "Only an administrator may change options here.")
-        formdata = self._formdata()
-        options = options_from_form(formdata)
-        errors = check(options, self.context.policy)
-        if not errors:
-            try:
-                await self._start(user, server_name, server_of(user, server_name).display_name or server_name, options)
-            except web.HTTPError as error:
-                errors = {"form": str(error.get_message())}
+        is_start = self.form_value("then") != _SAVE
+        asked = self._asked(user, server_name, is_start=is_start)
+        if "display_name" not in asked.formdata:
+            asked = replace(asked, title=server_of(user, server_name).display_name or server_name)
+
+        async def act() -> None:
+            if is_start:
+                await self._start(user, server_name, asked.title, asked.options)
             else:
-                return
-        form = view_of_form(formdata, self.context.policy, errors)
-        await self._show_form(user, form, server=server_name, status=400)
+                await self._save(user, server_name, asked.title, asked.options)
+
+        await self._do(user, server_name, asked, act)
+
+    async def _save(self, user: User, server: str, title: str, options: dict[str, Any]) -> None:
+        async with alone(self.context, user.name, [server]):
+            spawner = user.get_or_create_spawner(server, title)
+            if spawner.active:
+                raise web.HTTPError(409, "It is running or about to: stop it first.")
+            spawner.orm_spawner.user_options = options
+            # JupyterHub starts it with what its wrapper remembers.
+            spawner.user_options = spawner.orm_spawner.user_options
+            spawner.orm_spawner.display_name = title
+            self.db.commit()
+            workspace = self.context.workspace(user.name, server)
+            await checked.accept(self.context, workspace, spawner.orm_spawner)
+        self.redirect(self.home_url(user))
 
     def _owner(self, user_name: str | None) -> User:
         return self.user_named(user_name or self.current_user.name, scope="start:servers")
@@ -113,9 +182,7 @@ class OptionsPage(_OptionsForm):
     ) -> str:
         """What JupyterHub shows when it refuses the options of a link."""
         server = self.path_args[1] if len(self.path_args) > 1 else ""
-        orm_spawner = for_user.orm_spawners.get(server)
-        options = (orm_spawner.user_options if orm_spawner is not None else None) or {}
-        form = replace(view_of_options(options, self.context.policy), errors={"form": message or ""})
+        form = replace(self.filled(for_user, server), errors={"form": message or ""})
         return await self._page(for_user, form, server=server)
 
 
@@ -126,29 +193,22 @@ class NewWorkspacePage(_OptionsForm):
     async def get(self, *_: str) -> None:
         """The empty form."""
         user = self._owner()
-        form = view_of_options({}, self.context.policy)
+        form = view_of_options({}, self.context.policy, self.room(user, "").largest)
         names = {key: self.get_query_argument(key, "") for key in ("name", "display_name")}
         await self._show_form(user, replace(form, values=form.values | names), server=None)
 
     @web.authenticated
     async def post(self, *_: str) -> None:
         """Make it and start it."""
-        user = self._owner()
-        formdata = self._formdata()
-        name = self.form_value("name")
-        title = normalise_unicode(" ".join(self.form_value("display_name").split())) or name
-        options = options_from_form(formdata)
-        errors = check(options, self.context.policy) | self._wrong_names(user, name, title)
-        if not errors:
-            try:
-                await self._check_named_server_request(user, name, title)
-                await self._start(user, name, title, options)
-            except web.HTTPError as error:
-                errors = {"form": str(error.get_message())}
-            else:
-                return
-        form = view_of_form(formdata, self.context.policy, errors)
-        await self._show_form(user, form, server=None, status=400)
+        user, name = self._owner(), self.form_value("name")
+        asked = self._asked(user, name, is_start=True)
+        asked = replace(asked, errors=asked.errors | self._wrong_name(user, name))
+
+        async def act() -> None:
+            await self._check_named_server_request(user, name, asked.title)
+            await self._start(user, name, asked.title, asked.options)
+
+        await self._do(user, None, asked, act)
 
     def _owner(self) -> User:
         name = self.get_query_argument("user", "") or self.current_user.name
@@ -157,12 +217,9 @@ class NewWorkspacePage(_OptionsForm):
             raise web.HTTPError(403, "Workspaces are made by an administrator here.")
         return user
 
-    def _wrong_names(self, user: User, name: str, title: str) -> dict[str, str]:
-        errors = {}
+    def _wrong_name(self, user: User, name: str) -> dict[str, str]:
         if not is_valid_safe_slug(name):
-            errors["name"] = "This does not follow the rule above."
-        elif name in user.orm_spawners:
-            errors["name"] = "There is a workspace of this name already."
-        if name and not is_valid_display_name(title):
-            errors["display_name"] = "At most 255 letters, digits, signs and single spaces."
-        return errors
+            return {"name": "This does not follow the rule above."}
+        if name in user.orm_spawners:
+            return {"name": "There is a workspace of this name already."}
+        return {}

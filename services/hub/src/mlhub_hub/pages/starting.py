@@ -96,9 +96,10 @@ class StartingEvents(_Start, StreamHandler):
             html = await self.render_template("_steps.html", **facts)
             return {"html": html, "end": facts["is_over"], "over": facts["is_over"]}
 
-        with self.context.workspaces.changes() as changes:
+        with self.context.workspaces.changes() as changes, self.context.nodes.changes() as nodes:
             tasks = [
                 asyncio.ensure_future(self.wake_on(changes, lambda keys: self._moves(workspace, keys))),
+                asyncio.ensure_future(self.wake_on(nodes, bool)),
                 asyncio.ensure_future(self._collect(workspace, events)),
             ]
             try:

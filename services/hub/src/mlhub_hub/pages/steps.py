@@ -30,6 +30,7 @@ class Step:
     detail: str = ""
 
 
+_PROGRESS = {EventKind.WORKSPACE_PREPARING, EventKind.WORKSPACE_PROGRESSED}
 _TITLES = ("Requested", "Queued", "Preparing", "Starting", "Waiting for Jupyter")
 _BEGINS = {
     EventKind.WORKSPACE_REQUESTED: 0,
@@ -38,6 +39,10 @@ _BEGINS = {
     EventKind.WORKSPACE_STARTING: 3,
     EventKind.WORKSPACE_READY: 5,
 }
+_PREPARING = 2
+_PULLING = "Pulling image"
+"""How the worker's message begins while an image is fetched, the longest of all that it prepares."""
+
 _WAITING_FROM = 60
 """Progress from which on the process is there and only its first answer is waited for."""
 
@@ -68,8 +73,16 @@ def steps_of(events: list[Event], record: WorkspaceRecord | None, *, position: i
         until = min((when for later, when in began.items() if later > index), default=ended)
         took = duration(until - since) if since and state is not State.TODO else ""
         detail = _detail(index, record, position) if state is State.NOW else ""
+        if index == _PREPARING and _has_pulled(events, record):
+            title, detail = _PULLING, detail.removeprefix(_PULLING).strip()
         steps.append(Step(title, state, since, took, detail))
     return steps
+
+
+def _has_pulled(events: list[Event], record: WorkspaceRecord | None) -> bool:
+    """Whether this start has had to fetch its image."""
+    messages = [event.message for event in events if event.kind in _PROGRESS]
+    return any(message.startswith(_PULLING) for message in [*messages, record.message if record else ""])
 
 
 def _beginnings(events: list[Event], record: WorkspaceRecord | None) -> dict[int, datetime]:

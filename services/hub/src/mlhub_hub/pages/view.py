@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from urllib.parse import quote, urlencode
 
+from mlhub_hub.nodes import unreachable
+from mlhub_hub.pages.differences import differences
 from mlhub_hub.pages.rights import Rights
 from mlhub_hub.pages.words import cores, duration, ordinal, size
 from mlhub_shared.contracts.policy import Policy
@@ -12,6 +14,9 @@ from mlhub_shared.contracts.timers import warns_at
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord, WorkspaceSpec
 
 _WORTH_EXTENDING = timedelta(minutes=1)
+
+_UPDATABLE = {"start", "retry", "open"}
+"""What a workspace offers that can be made anew from the newest image."""
 
 
 class Tone(StrEnum):
@@ -22,6 +27,7 @@ class Tone(StrEnum):
     WAITING = "waiting"
     OFF = "off"
     BAD = "bad"
+    AWAY = "away"
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,10 @@ class Links:
     progress: str
     options: str
     ssh: str
+    update: str
     delete: str
     action: str
-    """Start, stop and extend are posted below it."""
+    """Start, stop, extend and update are posted below it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,11 @@ class Row:
     status: Status
     links: Links
     granted: tuple[str, ...] = ()
+    profile: str | None = None
+    """Its title."""
     image: str | None = None
+    differences: tuple[str, ...] = ()
+    """From what its profile gives to everybody."""
     expires_at: datetime | None = None
     is_expiring: bool = False
     life: str = ""
@@ -87,7 +98,7 @@ class Row:
     """What *Extend* adds; None: no such button."""
     log_tail: str = ""
     can: frozenset[str] = field(default_factory=frozenset)
-    """Of `open`, `watch`, `start`, `retry`, `stop`, `cancel`, `options`, `delete`."""
+    """Of `open`, `watch`, `start`, `retry`, `stop`, `cancel`, `options`, `update`, `delete`."""
 
 
 _REASONS = {
@@ -98,14 +109,20 @@ _REASONS = {
     Reason.INVALID: "Its options are not allowed here.",
     Reason.TIMEOUT: "It did not get ready in time.",
     Reason.BACKEND: "The machine could not start it.",
+    Reason.IMAGE: "Its image could not be fetched. Choose another one under Options, or ask an administrator.",
+    Reason.OUT_OF_MEMORY: "It needed more memory than it may have. Give it more under Options.",
     Reason.SECRETS_LOST: "Its secret values were lost: enter them again under Options.",
 }
 
 _STEPS = {Phase.PREPARING: "Preparing", Phase.STARTING: "Starting", Phase.STOPPING: "Stopping"}
 
 
-def status_of(record: WorkspaceRecord | None, server: Server, *, position: int | None = None) -> Status:
-    """What to say of a workspace. `position` is its place in line, from 1."""
+def status_of(
+    record: WorkspaceRecord | None, server: Server, *, position: int | None = None, is_unreachable: bool = False
+) -> Status:
+    """What to say of a workspace. `position` is its place in line, from 1; unreachable: its node is away."""
+    if record is not None and is_unreachable:
+        return Status("Unreachable", Tone.AWAY, unreachable(record))
     if server.pending == "stop" and (record is None or record.phase.is_active):
         return Status("Stopping", Tone.BUSY)
     if record is None or not (record.phase.is_active or record.phase is Phase.STOPPING):
@@ -167,7 +184,9 @@ def extended(record: WorkspaceRecord, policy: Policy, now: datetime) -> datetime
 def actions(record: WorkspaceRecord | None, server: Server, status: Status, rights: Rights) -> frozenset[str]:
     """What the buttons of a workspace offer now."""
     if status.tone is Tone.OK:
-        return frozenset({"open", "stop"} | ({"delete"} if rights.delete and server.name else set()))
+        return frozenset({"open", "stop"} | _deletable(server, rights))
+    if status.tone is Tone.AWAY:
+        return frozenset({"stop"} | _deletable(server, rights))
     if status.word == "Stopping":
         return frozenset()
     if status.tone in (Tone.BUSY, Tone.WAITING):
@@ -177,9 +196,11 @@ def actions(record: WorkspaceRecord | None, server: Server, status: Status, righ
         can.add("retry" if status.tone is Tone.BAD else "start")
     if rights.change_options:
         can.add("options")
-    if rights.delete and server.name:
-        can.add("delete")
-    return frozenset(can)
+    return frozenset(can | _deletable(server, rights))
+
+
+def _deletable(server: Server, rights: Rights) -> set[str]:
+    return {"delete"} if rights.delete and server.name else set()
 
 
 def links_of(server: Server, *, hub_url: str, base_url: str) -> Links:
@@ -191,6 +212,7 @@ def links_of(server: Server, *, hub_url: str, base_url: str) -> Links:
         progress=f"{hub_url}spawn-pending/{path}",
         options=f"{hub_url}spawn/{path}",
         ssh=f"{hub_url}workspaces/ssh?{query}",
+        update=f"{hub_url}workspaces/confirm-update?{query}",
         delete=f"{hub_url}workspaces/confirm-delete?{query}",
         action=f"{hub_url}workspaces",
     )
@@ -212,12 +234,14 @@ def row_of(
     now: datetime,
     spec: WorkspaceSpec | None = None,
     position: int | None = None,
+    is_unreachable: bool = False,
 ) -> Row:
-    """All that the home page says of one workspace. `spec`: what it would get, where it has no record."""
-    status = status_of(record, server, position=position)
+    """All that the home page says of one workspace. `spec`: what its next start gives it, where it is not up."""
+    status = status_of(record, server, position=position, is_unreachable=is_unreachable)
     shown = record if record is not None and status.word != "Requested" else None
     until = extended(shown, policy, now) if shown else None
-    spec = record.spec if record else spec
+    spec = record.spec if record and (spec is None or record.phase.is_active) else spec
+    can = actions(record, server, status, rights)
     expires_at = shown.expires_at if shown and shown.phase.is_active else None
     return Row(
         key=key,
@@ -225,14 +249,21 @@ def row_of(
         status=status,
         links=links,
         granted=granted(spec) if spec else (),
-        image=(spec.image or spec.profile) if spec else None,
+        profile=_profile_title(spec, policy) if spec else None,
+        image=spec.image if spec else None,
+        differences=differences(spec, policy) if spec else (),
         expires_at=expires_at,
         is_expiring=bool(shown and expires_at and warns_at(shown.ready_at, expires_at) <= now),
         life=_life(shown, expires_at),
         extend_by=duration(until - expires_at) if until and expires_at else None,
         log_tail=shown.log_tail if shown and shown.phase is Phase.FAILED else "",
-        can=actions(record, server, status, rights),
+        can=can | {"update"} if policy.images_allowed and can & _UPDATABLE else can,
     )
+
+
+def _profile_title(spec: WorkspaceSpec, policy: Policy) -> str | None:
+    titles = {profile.name: profile.title for profile in policy.profiles}
+    return titles.get(spec.profile, spec.profile) if spec.profile else None
 
 
 def _life(record: WorkspaceRecord | None, expires_at: datetime | None) -> str:

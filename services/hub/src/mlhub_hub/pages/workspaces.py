@@ -34,14 +34,16 @@ def rows_of(context: HubContext, user: User, rights: Rights, *, hub_url: str, ba
                 rights=rights,
                 policy=context.policy,
                 now=now,
-                spec=_spec_to_come(context, user, server.name) if record is None else None,
+                spec=spec_to_come(context, user, server.name) if record is None or not record.phase.is_active else None,
                 position=positions.get(key),
+                is_unreachable=context.nodes.is_unreachable(record),
             )
         )
     return rows
 
 
-def _spec_to_come(context: HubContext, user: User, name: str) -> WorkspaceSpec | None:
+def spec_to_come(context: HubContext, user: User, name: str) -> WorkspaceSpec | None:
+    """What the next start of a workspace gives it; None where it would be refused."""
     orm_spawner: Any = user.orm_spawners.get(name)
     try:
         return validate((orm_spawner.user_options if orm_spawner else None) or {}, context.policy)

@@ -1,4 +1,5 @@
-// The options form: sliders beside numbers, rows of variables, and what is wrong with a name while it is typed.
+// The options form: sliders beside numbers, limits that follow the profile, rows of variables, and what is wrong with a
+// name while it is typed.
 
 const form = document.getElementById("options-form");
 
@@ -14,6 +15,46 @@ function pair(slider) {
   show();
 }
 form.querySelectorAll("[data-slider]").forEach(pair);
+
+const profiles = [...form.querySelectorAll("input[name=profile]")];
+const chosen = () => profiles.find((profile) => profile.checked);
+
+// Without this the numbers end where the most generous profile does, and the hub refuses what is too much.
+function limit() {
+  const limits = JSON.parse(chosen().dataset.limits);
+  for (const [key, field] of Object.entries(limits)) {
+    const hint = document.getElementById(`${key}-hint`);
+    if (hint) hint.textContent = field.hint;
+    const slider = form.querySelector(`[data-slider="${key}"]`);
+    if (!slider) continue;
+    const number = document.getElementById(key);
+    if (field.most === null) number.removeAttribute("max");
+    else number.max = field.most;
+    slider.max = field.top;
+    slider.step = field.step;
+    slider.dataset.usual = field.usual || 0;
+    slider.value = number.value || slider.dataset.usual;
+  }
+}
+if (profiles.length) {
+  profiles.forEach((profile) => profile.addEventListener("change", limit));
+  limit();
+}
+
+const gpus = document.getElementById("gpus");
+form.querySelectorAll("[data-gpu]").forEach((button) => {
+  const ids = () => gpus.value.split(",").filter((id) => /^\d+$/.test(id));
+  const mark = () => button.setAttribute("aria-pressed", String(ids().includes(button.dataset.gpu) || gpus.value === "all"));
+  button.addEventListener("click", () => {
+    const { gpu } = button.dataset;
+    const left = ids().filter((id) => id !== gpu);
+    gpus.value = (ids().includes(gpu) ? left : [...left, gpu]).join(",");
+    gpus.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  gpus.addEventListener("input", mark);
+  button.hidden = false;
+  mark();
+});
 
 const rows = document.getElementById("env-rows");
 const add = document.getElementById("add-env");
@@ -66,9 +107,12 @@ if (name) {
 const summary = document.getElementById("options-summary");
 function summarise() {
   const value = (id) => (document.getElementById(id)?.validity.valid ? document.getElementById(id).value : "");
+  const ids = value("gpus");
   const parts = [
+    chosen()?.dataset.title || "",
     value("cpu_limit") ? `${value("cpu_limit")} cores` : "",
     value("mem_limit") ? `${value("mem_limit")} GiB memory` : "",
+    ids && (ids === "all" ? "all GPUs" : `GPU ${ids}`),
     Number(value("days_to_live")) ? `${value("days_to_live")} ${value("days_to_live") === "1" ? "day" : "days"}` : "",
   ].filter(Boolean);
   summary.textContent = parts.length ? `You get: ${parts.join(", ")}.` : "You get what is usual here.";

@@ -1,0 +1,120 @@
+"""The dialogs of a workspace; each is a page of its own where there is no JavaScript."""
+
+from enum import StrEnum
+from typing import Any
+
+from jupyterhub.user import User
+from tornado import web
+
+from mlhub_hub.auth.keys import keys_of
+from mlhub_hub.pages.base import PageHandler
+from mlhub_hub.pages.ssh import instructions
+from mlhub_hub.pages.view import links_of
+from mlhub_hub.pages.workspaces import server_of, spec_to_come
+from mlhub_shared.contracts.policy import Policy
+from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSpec
+
+
+class Files(StrEnum):
+    """What becomes of the files of a workspace that is deleted."""
+
+    NONE = "none"
+    """There are none but those that go with every stop."""
+    KEPT = "kept"
+    """For as long as the policy says."""
+    GONE = "gone"
+
+
+def files_of(record: WorkspaceRecord | None, to_come: WorkspaceSpec | None, policy: Policy) -> Files:
+    """What a deletion does to the files; `to_come` is what the next start would give."""
+    if not policy.images_allowed:
+        return Files.GONE
+    specs = [spec for spec in (record.spec if record else None, to_come) if spec is not None]
+    if not any(spec.is_mount_volume for spec in specs):
+        return Files.NONE
+    return Files.KEPT if policy.keep_volumes_days else Files.GONE
+
+
+class _AboutWorkspace(PageHandler):
+    template = ""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show it; only its inside with `?fragment=1`."""
+        user = self.asked_user()
+        name = self.get_argument("server", "")
+        if name not in {"", *user.orm_spawners}:
+            raise web.HTTPError(404, "There is no such workspace.")
+        server = server_of(user, name)
+        links = links_of(server, hub_url=self.hub.base_url, base_url=self.settings["base_url"])
+        await self.show(
+            "dialog_page.html" if not self.get_argument("fragment", "") else self.template,
+            inside=self.template,
+            server=server,
+            links=links,
+            owner=user,
+            home_url=self.home_url(user),
+            **self.facts(user, name),
+        )
+
+    def facts(self, user: User, server: str) -> dict[str, Any]:
+        """What else the template shows."""
+        return {}
+
+    def record_of(self, user: User, server: str) -> WorkspaceRecord | None:
+        """What its worker last said of it."""
+        return self.context.workspaces.value(self.context.workspace(user.name, server).name)
+
+
+class DeleteDialog(_AboutWorkspace):
+    """Says what a deletion will hit, and asks once."""
+
+    template = "_delete.html"
+
+    def facts(self, user: User, server: str) -> dict[str, Any]:
+        """Whether it runs, and what becomes of its files."""
+        record, policy = self.record_of(user, server), self.context.policy
+        return {
+            "is_active": record is not None and record.phase.is_active,
+            "files": files_of(record, spec_to_come(self.context, user, server), policy),
+            "days": policy.keep_volumes_days,
+        }
+
+
+class UpdateDialog(_AboutWorkspace):
+    """Says what an update does, and asks once."""
+
+    template = "_update.html"
+
+    def facts(self, user: User, server: str) -> dict[str, Any]:
+        """Whether it runs, what it is made of, and whether its files stay."""
+        record, to_come = self.record_of(user, server), spec_to_come(self.context, user, server)
+        return {
+            "is_active": record is not None and record.phase.is_active,
+            "image": to_come.image if to_come else None,
+            "keeps_files": to_come is None or to_come.is_mount_volume,
+        }
+
+
+class SshDialog(_AboutWorkspace):
+    """The exact command, and what to put where."""
+
+    template = "_ssh.html"
+
+    def facts(self, user: User, server: str) -> dict[str, Any]:
+        """What to type."""
+        settings = self.context.settings
+        return {
+            "ssh": instructions(
+                self.context.workspace(user.name, server),
+                host=settings.ssh_host,
+                port=settings.ssh_port,
+                host_key=settings.ssh_host_key,
+            ),
+            "keys_url": self.page_url("ssh-keys"),
+            "has_key": self.has_ssh_key(),
+        }
+
+    def has_ssh_key(self) -> bool:
+        """The one who asks could log in with a key."""
+        return bool(keys_of(self.db, self.current_user.name))
