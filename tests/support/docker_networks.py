@@ -21,6 +21,7 @@ from mlhub_spawner_worker.backends.docker.configuration import ReachSettings
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.networks import UserNetworks
 from mlhub_spawner_worker.firewall import FirewallError, remove
+from tests.support.waiting import until_async
 
 ENGINE_URL = "unix:///var/run/docker.sock"
 IMAGE = "debian:bookworm-slim"
@@ -64,10 +65,10 @@ class Deployment:
         """The engine's client."""
         return self.engine.docker
 
-    def networks(self, **changes: Any) -> UserNetworks:
+    def networks(self, *, engine_url: str = ENGINE_URL, **changes: Any) -> UserNetworks:
         """The users' networks, not open; those of one more worker each time."""
         settings = replace(self.settings, **changes)
-        return UserNetworks(self.engine, self.hub, settings, engine_url=ENGINE_URL, linger=LINGER)
+        return UserNetworks(self.engine, self.hub, settings, engine_url=engine_url, linger=LINGER)
 
     @contextlib.asynccontextmanager
     async def opened(self, **changes: Any) -> AsyncIterator[UserNetworks]:
@@ -92,7 +93,10 @@ class Deployment:
         carried = labels.of_user(self.hub, user) | {labels.SERVER: ""}
         limits = {"NetworkMode": place.network, "ExtraHosts": list(place.extra_hosts), "CapDrop": ["ALL"]}
         command = [*LISTENER, str(PORT), name]
-        return await self._container(carried, limits | (host or {}), command, name=name, **config)
+        container = await self._container(carried, limits | (host or {}), command, name=name, **config)
+        # Who is not reached later is then not merely late.
+        await until_async(lambda: _answers(container))
+        return container
 
     async def plain(self, command: list[str], host: dict[str, Any], **config: Any) -> DockerContainer:
         """A container that is nobody's workspace."""
@@ -108,11 +112,24 @@ class Deployment:
         start: bool = True,
         **config: Any,
     ) -> DockerContainer:
-        body = {"Image": IMAGE, "Cmd": command, "Labels": carried | {"mlhub.test": self.hub}, "HostConfig": host}
+        body: dict[str, Any] = {
+            "Image": IMAGE,
+            "Cmd": command,
+            "Labels": carried | {"mlhub.test": self.hub},
+            "HostConfig": host,
+        }
         container = await self.docker.containers.create(body | config, name=name)
         if start:
             await container.start()
         return container
+
+    async def has_image(self, name: str) -> bool:
+        """Whether the engine has that image."""
+        try:
+            await self.docker.images.inspect(name)
+        except aiodocker.DockerError:
+            return False
+        return True
 
     async def own_networks(self) -> list[dict[str, Any]]:
         """The deployment's networks as the engine lists them."""
@@ -144,7 +161,8 @@ async def deployed(**settings: Any) -> AsyncIterator[Deployment]:
     pool = await free_pool(engine.docker)
     deployment = Deployment(hub, engine, ReachSettings(network_pool=pool, **({"firewall": False} | settings)))
     try:
-        await engine.docker.images.inspect(IMAGE)
+        if not await deployment.has_image(IMAGE):
+            pytest.skip(f"the Docker engine has no image {IMAGE}")
         yield deployment
     finally:
         await deployment.clean()
@@ -180,6 +198,10 @@ async def inside(container: DockerContainer, script: str) -> tuple[int, str]:
         while (message := await stream.read_out()) is not None:
             said += message.data
     return int((await execution.inspect())["ExitCode"]), said.decode()
+
+
+async def _answers(container: DockerContainer) -> bool:
+    return await dial(container, "127.0.0.1") is not None
 
 
 async def dial(container: DockerContainer, host: str, port: int = PORT) -> str | None:

@@ -3,14 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 
 from mlhub_spawner_worker.backends.base import BackendError
+from mlhub_spawner_worker.backends.docker.firewall import DEFAULT_IMAGE
 from mlhub_spawner_worker.backends.docker.networks import UserNetworks, network_name
+from mlhub_spawner_worker.backends.docker.place import NetworkPlace
 from mlhub_spawner_worker.firewall import bridge_name
-from tests.support.docker_networks import Deployment, address_of, deployed, dial, inside, networks_of
+from tests.support.docker_networks import ENGINE_URL, Deployment, address_of, deployed, dial, inside, networks_of
 from tests.support.waiting import until_async
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -193,6 +198,31 @@ async def test_a_new_worker_keeps_what_is_used_and_sweeps_the_rest(deployment: D
 
 
 async def test_the_worker_itself_joins_where_it_runs_all_services(deployment: Deployment) -> None:
+    if not await deployment.has_image(DEFAULT_IMAGE):
+        pytest.skip(f"the image {DEFAULT_IMAGE} is not built (make images)")
+    socket, code = ENGINE_URL.removeprefix("unix://"), [ROOT / "services/spawner-worker/src", ROOT / "shared/src"]
+    standalone = await deployment.plain(
+        ["python", "-c", _WORKER, ENGINE_URL, deployment.hub, str(deployment.settings.network_pool)],
+        {"Binds": [f"{socket}:{socket}", *(f"{folder}:{folder}:ro" for folder in code)]},
+        Image=DEFAULT_IMAGE,
+        Hostname="not-its-id",
+        Env=[f"PYTHONPATH={':'.join(map(str, code))}"],
+    )
+
+    async def is_attached() -> bool:
+        said = "".join(await standalone.log(stdout=True, stderr=True))
+        assert "Traceback" not in said, said
+        return "attached" in said
+
+    await until_async(is_attached)
+    network = network_name(deployment.hub, "alice")
+    assert await networks_of(standalone) == {"bridge", network}
+    workspace = await deployment.workspace("alice", NetworkPlace(network))
+    at = await address_of(standalone, network)
+    assert (await inside(workspace, "getent hosts mlhub"))[1].split()[0] == at
+
+
+async def test_only_a_container_can_join_itself(deployment: Deployment) -> None:
     with pytest.raises(BackendError, match="needs a worker in a container"):
         await deployment.networks(reach="self").open()
 
@@ -223,3 +253,22 @@ async def _foreign_network(deployment: Deployment, name: str, subnet: str) -> No
             "IPAM": {"Config": [{"Subnet": subnet}]},
         }
     )
+
+
+_WORKER = """
+import asyncio, ipaddress, sys
+from mlhub_spawner_worker.backends.docker.configuration import ReachSettings
+from mlhub_spawner_worker.backends.docker.engine import Engine
+from mlhub_spawner_worker.backends.docker.networks import UserNetworks
+
+async def main(url, hub, pool):
+    engine = Engine(url, hub)
+    await engine.open()
+    settings = ReachSettings(reach="self", network_pool=ipaddress.IPv4Network(pool), firewall=False)
+    networks = UserNetworks(engine, hub, settings, engine_url=url)
+    await networks.open()
+    print("attached", await networks.attach("alice"), flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main(*sys.argv[1:]))
+"""

@@ -131,7 +131,7 @@ def rules(hub: str, openings: Openings, *, nameservers: Sequence[str] = (), sees
         chains.entering: [
             f"{_ANSWERS} -j RETURN",
             entering_within,
-            *(f"-s {address} -j RETURN" for address in openings.entry_from),
+            *(f"-s {address} -m conntrack --ctstate DNAT -j RETURN" for address in openings.entry_from),
             f"-j {_REFUSE}",
         ],
     }
