@@ -53,8 +53,10 @@ CMD ["start"]
 FROM service AS unprivileged
 USER mlhub
 
-# Whoever may use the engine's socket is root of its host anyway; compose takes every capability from the worker.
+# Whoever may use the engine's socket is root of its host anyway; compose takes every capability from the worker, which
+# then can't even enter a folder of somebody else's.
 FROM service AS spawner-worker
+RUN chown root:root /data
 FROM service AS standalone
 ENV MLHUB_STANDALONE_CONTAINER=true
 EXPOSE 8080 2222
