@@ -126,15 +126,18 @@ def test_two_hubs_of_one_name_do_not_share_an_engine(data: DataDir, server: Scri
 def test_kept_containers_are_found_again_and_ended_with_the_rest(data: DataDir, server: ScriptedEngine) -> None:
     instance = plan(data, Asked(backend=DOCKER), {"DOCKER_HOST": server.engine.url})
     keep(instance)
-    server.add_container("ws-alice-mlhub", origin="mlhub", user="alice")
-    server.add_container("ws-bob-other", origin="other", user="bob")
+    server.add_container("ws-alice-mlhub", origin="mlhub", user="alice", generation="1")
+    server.add_container("ws-bob-other", origin="other", user="bob", generation="1")
+    server.add_container("ws-carol-mlhub", origin="mlhub", user="carol")
     assert [container.name for container in leftovers.containers(data)] == ["ws-alice-mlhub"]
     assert leftovers.end(data, keep_workspaces=True).containers == 0
     ended = leftovers.end(data, keep_workspaces=False)
     assert str(ended) == "1 container of workspaces"
     assert server.asked[0].startswith("POST /containers/id-ws-alice-mlhub/stop")
+    assert len(server.asked) == 2
+    assert [container.name for container in server.engine.foreign("mlhub")] == ["ws-carol-mlhub"]
     assert server.engine.workspaces("other")
 
     keep(replace(instance, backend=PROCESS))
-    server.add_container("ws-alice-mlhub", origin="mlhub", user="alice")
+    server.add_container("ws-alice-mlhub", origin="mlhub", user="alice", generation="2")
     assert leftovers.end(data, keep_workspaces=False).containers == 0

@@ -1,10 +1,15 @@
 """Which backend runs the workspaces: as asked, else as this instance did before, else what this machine can do."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlhub_standalone.engine import Engine, EngineAway, socket_of
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.options import AUTO, DOCKER, PROCESS
+
+if TYPE_CHECKING:
+    from mlhub_shared.contracts.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,8 @@ class Place:
     known: str | None = None
     """What has run this instance's workspaces before. Their files are with it: no other one comes in unasked."""
     in_container: bool = False
+    profiles: Path | None = None
+    """Where the settings name no file of profiles."""
 
     @property
     def has_socket(self) -> bool:
@@ -43,17 +50,28 @@ def choose(asked: str, place: Place) -> Choice:
     return Choice(asked, f"{_NAMES[asked]}, as asked for")
 
 
-def default_image() -> str | None:
-    """The image of those who choose none; ends the process where the settings of the policy are wrong."""
+def policy_of_images(profiles: Path | None = None) -> "Policy":
+    """What holds where workspaces are containers; ends the process where the settings of it are wrong.
+
+    `profiles`: the file that is read where the settings name none.
+    """
     # Not before somebody asks: they take long to import.
     from mlhub_shared.runtime import configuration
     from mlhub_shared.runtime.settings import PolicySettings
 
+    settings = configuration.load(PolicySettings)
+    if settings.profiles_file is None and profiles is not None and profiles.is_file():
+        settings = settings.model_copy(update={"profiles_file": profiles})
     try:
-        policy = configuration.load(PolicySettings).policy(images_allowed=True, gpus_allowed=True)
+        return settings.policy(images_allowed=True, gpus_allowed=True)
     except ValueError as error:
         configuration.refuse(str(error))
-    return policy.default_profile.image if policy.default_profile else None
+
+
+def default_image(profiles: Path | None = None) -> str | None:
+    """The image of those who choose none."""
+    profile = policy_of_images(profiles).default_profile
+    return profile.image if profile else None
 
 
 _NAMES = {PROCESS: "workspaces run as processes", DOCKER: "workspaces run as containers"}
@@ -67,13 +85,13 @@ def _choose(place: Place) -> Choice:
     if place.in_container and place.has_socket:
         # It was mounted for this: to run something else instead would only hide what is wrong with it.
         return Choice(DOCKER, f"{_NAMES[DOCKER]} (Docker {_require(place.engine)})")
-    return _by_what_is_there(place.engine)
+    return _by_what_is_there(place)
 
 
-def _by_what_is_there(engine: Engine) -> Choice:
+def _by_what_is_there(place: Place) -> Choice:
     try:
-        version, image = engine.require(), default_image()
-        if image is None or not engine.has_image(image):
+        version, image = place.engine.require(), default_image(place.profiles)
+        if image is None or not place.engine.has_image(image):
             return Choice(
                 PROCESS, f"{_NAMES[PROCESS]}: Docker {version} answers, but has no image {image} (make images)"
             )

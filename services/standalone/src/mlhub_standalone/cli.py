@@ -1,4 +1,4 @@
-"""The command line: `mlhub up | down | status | logs | doctor`."""
+"""The command line: `mlhub up | down | status | logs | doctor | move-in`."""
 
 import argparse
 from dataclasses import dataclass
@@ -40,6 +40,10 @@ def parse(arguments: list[str], defaults: Defaults) -> argparse.Namespace:
     status.add_argument("--json", action="store_true", help="for programs")
     _add_logs(_command(commands, "logs", "show what the services log"))
     _add_instance(_command(commands, "doctor", "tell whether ML Hub can run here, and what is missing"), defaults)
+    move_in = _command(commands, "move-in", "take over users and workspaces of the first ML Hub, while neither runs")
+    move_in.add_argument("path", type=Path, help="its folder of data, or its jupyterhub.sqlite; not written to")
+    _add_hub_name(move_in)
+    _add_backend(move_in)
     for command in commands.choices.values():
         command.add_argument(
             "--data-dir",
@@ -59,9 +63,9 @@ def data_dir(options: argparse.Namespace) -> DataDir:
 def asked(options: argparse.Namespace) -> Asked:
     """What `up` shall start."""
     return Asked(
-        port=options.port,
-        ssh_port=options.ssh_port,
-        host=options.host,
+        port=getattr(options, "port", None),
+        ssh_port=getattr(options, "ssh_port", None),
+        host=getattr(options, "host", "127.0.0.1"),
         hub_name=options.hub_name,
         backend=getattr(options, "backend", AUTO),
         capacity=getattr(options, "capacity", None),
@@ -81,10 +85,20 @@ def _add_instance(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
     parser.add_argument("--host", default=defaults.host, help=f"address to listen on (default: {defaults.host}, {who})")
     parser.add_argument("--port", type=_port, help=f"of the web pages (default: the last one used, else {PUBLIC})")
     parser.add_argument("--ssh-port", type=_port, help=f"of SSH (default: the last one used, else {SSH})")
+    _add_hub_name(parser)
+
+
+def _add_hub_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hub-name", help="begins every workspace's name (default: the last one used, else mlhub)")
 
 
 def _add_start(parser: argparse.ArgumentParser) -> None:
+    _add_backend(parser)
+    parser.add_argument("--capacity", type=_positive, help="workspaces at once; more wait in line (default: no limit)")
+    _add_keep(parser)
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=(AUTO, PROCESS, DOCKER),
@@ -92,8 +106,6 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         help="what runs workspaces: containers, local processes, or (auto, the default) containers where a Docker "
         "engine answers and has the default image, else processes",
     )
-    parser.add_argument("--capacity", type=_positive, help="workspaces at once; more wait in line (default: no limit)")
-    _add_keep(parser)
 
 
 def _add_logs(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ def _defaults() -> cli.Defaults:
     from mlhub_standalone.settings import StandaloneSettings
 
     settings = configuration.load(StandaloneSettings)
-    defaults = cli.IN_CONTAINER if settings.container else cli.Defaults()
+    defaults = cli.IN_CONTAINER if settings.in_container else cli.Defaults()
     return replace(defaults, data_dir=str(settings.data_dir)) if settings.data_dir else defaults
 
 
@@ -39,6 +39,7 @@ def _up(options: argparse.Namespace) -> int:
     from mlhub_standalone.instance import plan
     from mlhub_standalone.launcher import Launcher
     from mlhub_standalone.lock import InstanceLock
+    from mlhub_standalone.move_in import at_first_start
     from mlhub_standalone.settings import StandaloneSettings, user_environment
 
     if options.in_container:
@@ -58,7 +59,26 @@ def _up(options: argparse.Namespace) -> int:
             say(f"Ended {plural(ended, 'process')} that an earlier run had left behind.")
         for remark in old.remarks:
             say(f"  {remark}")
-        asyncio.run(Launcher(plan(data, asked, environment), settings, environment).run())
+        instance = plan(data, asked, environment)
+        at_first_start(instance, environment)
+        asyncio.run(Launcher(instance, settings, environment).run())
+    finally:
+        lock.release()
+    return 0
+
+
+def _move_in(options: argparse.Namespace) -> int:
+    from mlhub_standalone.instance import plan
+    from mlhub_standalone.lock import InstanceLock
+    from mlhub_standalone.move_in import move_in, show
+    from mlhub_standalone.settings import user_environment
+
+    data, environment = cli.data_dir(options), user_environment()
+    data.create()
+    lock = InstanceLock(data)
+    lock.acquire()
+    try:
+        show(move_in(plan(data, cli.asked(options), environment), options.path, environment))
     finally:
         lock.release()
     return 0
@@ -91,4 +111,4 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if doctor(cli.data_dir(options), cli.asked(options), user_environment()) else 1
 
 
-_COMMANDS = {"up": _up, "down": _down, "status": _status, "logs": _logs, "doctor": _doctor}
+_COMMANDS = {"up": _up, "move-in": _move_in, "down": _down, "status": _status, "logs": _logs, "doctor": _doctor}

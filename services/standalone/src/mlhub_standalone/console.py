@@ -39,9 +39,12 @@ def entry(service: str, text: str) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 process`, `2 processes`, `3 workspaces`."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{ending}"
+    """`1 process`, `2 processes`, `3 workspaces`, `4 entries`."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _print(text: str) -> None:

@@ -41,6 +41,16 @@ class DataDir:
         """The server's configuration, its password included."""
         return self.secrets("nats") / "nats.conf"
 
+    @property
+    def profiles(self) -> Path:
+        """Profiles of workspaces, read where no other file of them is set."""
+        return self.root / "profiles.yaml"
+
+    @property
+    def moved_in(self) -> Path:
+        """What was taken over from another deployment, and when."""
+        return self.root / "moved-in.json"
+
     def of(self, service: str) -> Path:
         """What a service keeps."""
         return self.root / service

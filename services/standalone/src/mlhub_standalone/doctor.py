@@ -73,7 +73,7 @@ def examine(data: DataDir, asked: Asked, environment: Mapping[str, str]) -> Iter
     yield _memory()
     yield _open_files()
     yield _limits()
-    yield from _engine(environment)
+    yield from _engine(data, environment)
     yield from _instance(data, asked, environment)
 
 
@@ -151,11 +151,11 @@ def _own_cgroup() -> Path | None:
     return group if group.is_dir() else None
 
 
-def _engine(environment: Mapping[str, str]) -> Iterator[Finding]:
+def _engine(data: DataDir, environment: Mapping[str, str]) -> Iterator[Finding]:
     engine = Engine(url_of(environment))
     try:
         info = engine.info()
-        image = default_image()
+        image = default_image(data.profiles)
         has_image = image is not None and engine.has_image(image)
     except EngineAway as error:
         yield Finding(Grade.OK, "docker", f"{error}; workspaces run as processes")

@@ -21,7 +21,7 @@ PATIENCE = 3.0
 _STOP_GRACE, _STOP_PATIENCE, _STOPS_AT_ONCE = 5, 30.0, 8
 _PORT = 2375
 _ORIGIN, _USER, _SERVER = "mlhub.origin", "mlhub.user", "mlhub.server_name"
-_DEPLOYMENT = "mlhub.deployment"
+_GENERATION, _DEPLOYMENT = "mlhub.generation", "mlhub.deployment"
 
 
 class EngineAway(LauncherError):
@@ -41,6 +41,8 @@ class Container:
     """The engine's word: `running`, `exited`, ..."""
     status: str
     """The engine's words for people: `Up 3 minutes`."""
+    generation: str = ""
+    """Of its start; the containers of the first ML Hub have none."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,11 @@ class Engine:
 
     def workspaces(self, hub_name: str) -> list[Container]:
         """The containers of a hub's workspaces, by name."""
-        return self._containers(f"{_ORIGIN}={hub_name}")
+        return [container for container in self._containers(f"{_ORIGIN}={hub_name}") if container.generation]
+
+    def foreign(self, hub_name: str) -> list[Container]:
+        """The containers of workspaces that the first ML Hub made under this name; ours to leave alone."""
+        return [container for container in self._containers(f"{_ORIGIN}={hub_name}") if not container.generation]
 
     def services(self, hub_name: str) -> list[Container]:
         """The containers of the services of a deployment under this name, those that run."""
@@ -188,6 +194,7 @@ def _container(entry: dict[str, Any]) -> Container:
         image=entry.get("Image", ""),
         state=entry.get("State", ""),
         status=entry.get("Status", ""),
+        generation=labels.get(_GENERATION, ""),
     )
 
 

@@ -79,6 +79,8 @@ def computed(service: str, instance: Instance, credentials: Credentials) -> dict
         "MLHUB_NATS_USER": NATS_USER,
         "MLHUB_SECRETS_DIR": str(instance.data.secrets(service)),
     }
+    if instance.runs_containers and instance.data.profiles.is_file():
+        common |= {"MLHUB_PROFILES_FILE": str(instance.data.profiles)}
     if service != "hub":
         common |= {f"{own}HTTP_HOST": LOOPBACK, f"{own}HTTP_PORT": str(port[service])}
     return common | _PARTS[service](instance, credentials)

@@ -65,7 +65,7 @@ def plan(data: DataDir, asked: Asked, environment: Mapping[str, str]) -> Instanc
     kept = read_json(data.instance)
     internal, warnings = choose_internal(kept.get("internal", {}), environment)
     hub_name, engine = _hub_name(asked, kept, environment), Engine(url_of(environment))
-    choice = choose(asked.backend, Place(engine, _known_backend(data, kept), asked.in_container))
+    choice = choose(asked.backend, Place(engine, _known_backend(data, kept), asked.in_container, data.profiles))
     if choice.backend == DOCKER:
         _require_own_name(engine, hub_name)
     return Instance(

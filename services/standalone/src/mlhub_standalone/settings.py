@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -20,11 +21,16 @@ class StandaloneSettings(BaseSettings):
     ready_within: float = 120
     """Seconds until `up` says what is still missing; it goes on trying."""
 
-    container: bool = False
-    """All of it is one container: its image says so. Other defaults, and workspaces outlive its end."""
+    image_of: str = Field(default="", validation_alias="MLHUB_SERVICE")
+    """Set in images alone: the service that one is of."""
 
     data_dir: Path | None = None
     """Where the instance keeps all it has. None: `/data` in a container, `.mlhub` elsewhere."""
+
+    @property
+    def in_container(self) -> bool:
+        """All of it is one container. Other defaults, and workspaces outlive its end."""
+        return self.image_of == "standalone"
 
 
 def user_environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Names and passwords of the hub's own, with an administrator's approval."""
 
 import secrets
+from contextlib import suppress
 from typing import Any
 
 from jupyterhub.auth import Authenticator
@@ -14,7 +15,7 @@ from mlhub_hub.auth import accounts, names
 from mlhub_hub.auth.announce import announce
 from mlhub_hub.auth.key_projection import wake_projection
 from mlhub_hub.auth.lockout import Limits, network_of
-from mlhub_hub.auth.passwords import Passwords, TooBusy
+from mlhub_hub.auth.passwords import Passwords, TooBusy, is_outdated
 from mlhub_hub.auth.tables import Approval
 from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.runtime.clock import utc_now
@@ -79,6 +80,8 @@ class SignUpAuthenticator(Authenticator):
             return None
         if not account.is_approved:
             raise web.HTTPError(403, _REFUSED[Approval(account.approval)])
+        if is_outdated(account.password_hash):
+            await self._renew_hash(name, account.password_hash, data.get("password", ""))
         accounts.note_login(self._db, name, now=self.clock())
         announce(handler.settings, EventKind.USER_LOGGED_IN, name, by=name, address=_address(handler))
         return {"name": name}
@@ -142,6 +145,14 @@ class SignUpAuthenticator(Authenticator):
             self._db.commit()
             user._auth_refreshed = None
         return user
+
+    async def _renew_hash(self, name: str, outdated: str, password: str) -> None:
+        with suppress(TooBusy):
+            renewed = await self.passwords.hash(password)
+            account = accounts.find(self._db, name)
+            # The password may have been changed meanwhile.
+            if account is not None and account.password_hash == outdated:
+                accounts.set_password(self._db, name, renewed)
 
     def _refuse_while_locked(self, limits: dict[str, Limits], why: str) -> None:
         if seconds := accounts.seconds_locked(self._db, list(limits), self.clock()):

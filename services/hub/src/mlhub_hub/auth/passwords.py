@@ -1,4 +1,7 @@
-"""argon2id, off the event loop, and what a password must not be."""
+"""argon2id, off the event loop, and what a password must not be.
+
+Hashes of bcrypt, which came from another deployment, are verified too; each is replaced when its owner comes in.
+"""
 
 import asyncio
 import secrets
@@ -7,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
+import bcrypt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -15,6 +19,10 @@ from mlhub_shared.errors import Temporary
 MIN_LENGTH = 8
 MAX_LENGTH = 512
 """Bounds the work of one hash; nobody types more."""
+
+_BCRYPT = ("$2a$", "$2b$", "$2y$")
+_BCRYPT_BYTES = 72
+"""It never looked at more of a password."""
 
 _AT_ONCE = 2
 """Each hash takes 19 MiB and most of a core."""
@@ -76,6 +84,11 @@ class Passwords:
         return matches and known is not None
 
 
+def is_outdated(known: str) -> bool:
+    """Whether a hash should be made anew as soon as the password is at hand."""
+    return known.startswith(_BCRYPT)
+
+
 @asynccontextmanager
 async def _turn(slots: asyncio.Semaphore) -> AsyncIterator[None]:
     try:
@@ -89,7 +102,16 @@ async def _turn(slots: asyncio.Semaphore) -> AsyncIterator[None]:
 
 
 def _matches(hasher: PasswordHasher, known: str, password: str) -> bool:
+    if is_outdated(known):
+        return _matches_bcrypt(known, password)
     try:
         return hasher.verify(known, password)
     except (VerificationError, InvalidHashError):
+        return False
+
+
+def _matches_bcrypt(known: str, password: str) -> bool:
+    try:
+        return bcrypt.checkpw(password.encode()[:_BCRYPT_BYTES], known.encode())
+    except ValueError:
         return False
