@@ -18,7 +18,7 @@ from mlhub_shared.contracts.workspace import Phase, Reason, Wanted, WorkspaceRec
 from mlhub_shared.errors import BusUnavailable, NotFound, Permanent, Temporary
 from mlhub_shared.runtime.clock import Clock
 from mlhub_shared.tasks import end_tasks
-from mlhub_spawner_worker import lifecycle, metrics
+from mlhub_spawner_worker import lifecycle, metrics, sentences
 from mlhub_spawner_worker.backends.base import Backend, BackendError, Job
 from mlhub_spawner_worker.lifecycle import Answered, DiedWithHost, Due, Exited, Failed, Gone, Observation, Started
 from mlhub_spawner_worker.placement import profile_of
@@ -210,7 +210,7 @@ class Driver:
             if answering.done():
                 await answering
                 return Answered()
-            return Failed(Reason.TIMEOUT, _silent(self._port(record), patience))
+            return Failed(Reason.TIMEOUT, sentences.silent(self._port(record), patience))
         finally:
             await end_tasks(watching, answering)
 
@@ -284,11 +284,6 @@ async def forget_command(bus: Bus, pool: str, name: str, node: str | None, *, up
     raw = await bus.connection.last(bus.subjects.commands, subject)
     if raw is not None and _generation(raw.data) <= up_to:
         await bus.forget_commands(subject, up_to=raw.sequence)
-
-
-def _silent(port: int | None, patience: timedelta) -> str:
-    where = f" on port {port}" if port is not None else ""
-    return f"Nothing answered{where} within {patience.total_seconds():g} s; its log may say why"
 
 
 def _generation(data: bytes) -> int:

@@ -15,15 +15,13 @@ from typing import assert_never
 
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace, StopWorkspace
 from mlhub_shared.contracts.workspace import Endpoint, Phase, Reason, Wanted, WorkspaceRecord
+from mlhub_spawner_worker import sentences
 
 FAILURES = frozenset(Reason) - {Reason.ASKED, Reason.EXPIRED, Reason.SHUTDOWN}
 """Reasons that make the end of a workspace a failure."""
 
 CLAIMED, LAUNCHING, STARTED, READY = 10, 40, 60, 100
 """Percent of the way to ready."""
-
-_KILLED = -9
-"""Exit code of what could not refuse its end."""
 
 CLOCKS_DIFFER = timedelta(seconds=30)
 """An expiry that lies further ahead than this was put off after the stop had been sent."""
@@ -196,6 +194,12 @@ def waiting(record: WorkspaceRecord, message: str) -> WorkspaceRecord:
     return record.model_copy(update={"message": message}) if record.phase is Phase.QUEUED else record
 
 
+def postponed(record: WorkspaceRecord) -> WorkspaceRecord:
+    """A stopping workspace whose node is away."""
+    message = sentences.postponed(record.node, is_deletion=record.wanted is Wanted.DELETED)
+    return record.model_copy(update={"message": message})
+
+
 def extended(record: WorkspaceRecord, expires_at: datetime | None) -> WorkspaceRecord:
     """A running workspace that may live until then."""
     return record.model_copy(update={"expires_at": expires_at})
@@ -353,23 +357,13 @@ def _again(record: WorkspaceRecord, now: datetime, message: str) -> WorkspaceRec
 def _exited(record: WorkspaceRecord, seen: Exited, now: datetime) -> WorkspaceRecord:
     if seen.code == 0 and seen.reason is Reason.EXITED:
         return _settled(record, Phase.STOPPED, now, reason=Reason.EXITED, message="It ended by itself")
-    message = _out_of_memory(record) if seen.reason is Reason.OUT_OF_MEMORY else _end_in_words(seen.code)
+    message = (
+        sentences.out_of_memory(record.spec.mem_limit)
+        if seen.reason is Reason.OUT_OF_MEMORY
+        else sentences.ended(seen.code)
+    )
     failed = _settled(record, Phase.FAILED, now, reason=seen.reason, message=message)
     return failed.model_copy(update={"log_tail": seen.log_tail})
-
-
-def _end_in_words(code: int | None) -> str:
-    if code is None:
-        return "It ended by itself; its exit code is not known"
-    if code == _KILLED:
-        return "It was killed (signal 9), as happens when its memory runs out"
-    return f"It was ended by signal {-code}" if code < 0 else f"It ended with exit code {code}"
-
-
-def _out_of_memory(record: WorkspaceRecord) -> str:
-    if (limit := record.spec.mem_limit) is None:
-        return "It was killed because memory ran out"
-    return f"It was killed because it needed more than its {limit / 1024**2:.4g} MiB of memory"
 
 
 def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord | None:

@@ -14,6 +14,7 @@ class Nodes:
     def __init__(self, leases: Table[WorkerLease], place: Place, own: Callable[[], Node]) -> None:
         self._leases, self._place, self._own = leases, place, own
         self._seen: dict[str, Node] = {}
+        self._remembered: set[str] = set()
 
     @property
     def own(self) -> Node:
@@ -28,6 +29,15 @@ class Nodes:
     def seen(self) -> list[Node]:
         """Those that are up, and those that have been since this worker started: they may come back."""
         return list((self._seen | self.up()).values())
+
+    def away(self) -> set[str]:
+        """Those that have been up and are not now; none while nobody can say."""
+        known = self._remembered | self._seen.keys()
+        return known - self.up().keys() if self._leases.is_live else set()
+
+    def remember(self, names: set[str]) -> None:
+        """Nodes that have been up before this worker was."""
+        self._remembered |= names
 
     def is_spokesman(self, node: str | None) -> bool:
         """Whether it is for this worker to speak of what waits for that node (None: for any)."""

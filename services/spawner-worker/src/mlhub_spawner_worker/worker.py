@@ -24,6 +24,7 @@ from mlhub_spawner_worker.queries import Queries
 from mlhub_spawner_worker.reconcile import Reconciler
 from mlhub_spawner_worker.records import RecordStore
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
+from mlhub_spawner_worker.standing_in import StandIn
 from mlhub_spawner_worker.telling import Teller
 from mlhub_spawner_worker.workspaces import Workspaces
 
@@ -65,6 +66,7 @@ class Worker:
             policy=policy,
         )
         self.workspaces = Workspaces(self._tools, self._table, self._nodes, place=self._place)
+        self._stand_in = StandIn(self._tools, self._nodes, self.workspaces, self._place)
         self.reconciler = Reconciler(self._tools, self._table, self.workspaces)
         self._queries = Queries(self._tools, self._leases, self._drain, self._drained)
         self._started_at = runtime.clock()
@@ -79,6 +81,7 @@ class Worker:
         runtime.health.require("reconciled", lambda: None if self.reconciler.done.is_set() else "not yet")
         runtime.keep_running("reconcile", self.reconciler.run)
         runtime.keep_running("line", self._when_reconciled(self.workspaces.line.serve))
+        runtime.keep_running("stand-in", self._when_reconciled(self._stand_in.run))
         runtime.keep_running("nodes", self._when_reconciled(partial(self._nodes.follow, self.workspaces.line.look)))
         runtime.keep_running("records", self._when_reconciled(self.workspaces.follow_records))
         runtime.keep_running("telling", self._teller.run)

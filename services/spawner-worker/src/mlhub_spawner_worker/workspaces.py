@@ -1,6 +1,7 @@
 """The workspaces of one worker: commands in, records changed, a driver kept for each record that asks for something."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 import structlog
@@ -9,7 +10,7 @@ from mlhub_shared.bus import Bus, Delivery, Table
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.policy import OptionsError, check_spec, check_totals
-from mlhub_shared.contracts.workspace import Reason, WorkspaceRecord
+from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord
 from mlhub_shared.errors import Permanent
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker import lifecycle, metrics
@@ -50,12 +51,7 @@ class Workspaces:
             # It was overtaken, and what overtook it is over already: taken up now it would bring back the dead.
             metrics.COMMANDS.labels(kind=command.kind, outcome="Overtaken").inc()
             return
-        if isinstance(command, SpawnWorkspace):
-            async with self.line.alone(command.spec):
-                outcome, record = await self._apply(command, delivery.sequence)
-        else:
-            # Never waits for who looks for room.
-            outcome, record = await self._apply(command, delivery.sequence)
+        outcome, record = await self._apply(command, delivery.sequence, self._place)
         metrics.COMMANDS.labels(kind=command.kind, outcome=type(outcome).__name__).inc()
         match outcome:
             case HandOn(pool, node):
@@ -68,6 +64,12 @@ class Workspaces:
                     await self._store.ensure_told(record)
             case Write():
                 log.info("command.followed", kind=command.kind, phase=record.phase if record else None)
+
+    async def stand_in(self, command: Command, sequence: int, node: str) -> None:
+        """Take in what is asked of a node that is away: it finds it on the record when it is back."""
+        record = self._store.known(command.workspace.name)
+        if record is not None and record.node == node and command.generation > record.generation:
+            await self._apply(command, sequence, Place(self._place.pool, node))
 
     async def give_up(self, command: Command | None, delivery: Delivery, why: str) -> None:
         """Say on the record and in the audit stream that a command could not be handled."""
@@ -128,18 +130,26 @@ class Workspaces:
 
     # How it is done
 
-    async def _apply(self, command: Command, sequence: int) -> tuple[Outcome, WorkspaceRecord | None]:
+    async def _apply(self, command: Command, sequence: int, place: Place) -> tuple[Outcome, WorkspaceRecord | None]:
+        # A stop never waits for who looks for room.
+        async with self.line.alone(command.spec) if isinstance(command, SpawnWorkspace) else contextlib.nullcontext():
+            return await self._decide(command, sequence, place)
+
+    async def _decide(self, command: Command, sequence: int, place: Place) -> tuple[Outcome, WorkspaceRecord | None]:
         now = self._tools.clock()
         outcome: Outcome = Ignored("nothing was decided")
 
         def decide(record: WorkspaceRecord | None) -> WorkspaceRecord | None:
             nonlocal outcome
-            outcome = lifecycle.on_command(record, command, sequence=sequence, place=self._place, now=now)
+            outcome = lifecycle.on_command(record, command, sequence=sequence, place=place, now=now)
             if not isinstance(outcome, Write):
                 return record
-            if isinstance(command, SpawnWorkspace) and (problem := self._problem(command, outcome.record)) is not None:
-                return lifecycle.refused(outcome.record, Reason.INVALID, problem, now)
-            return self.line.joined(outcome.record)
+            new = outcome.record
+            if isinstance(command, SpawnWorkspace) and (problem := self._problem(command, new)) is not None:
+                return lifecycle.refused(new, Reason.INVALID, problem, now)
+            if place != self._place and new.phase is Phase.STOPPING:
+                return lifecycle.postponed(new)
+            return self.line.joined(new)
 
         record = await self._store.change(command.workspace.name, decide)
         return outcome, record

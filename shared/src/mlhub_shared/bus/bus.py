@@ -130,6 +130,34 @@ class Bus:
                     if self.is_connected:
                         await subscription.unsubscribe()
 
+    async def overhear(self, pool: str, node: str) -> AsyncGenerator[tuple[Command, int], None]:
+        """What lies there for another node, the last command of each workspace, and on as they come.
+
+        Nothing is taken away from that node. Ends only when the caller stops iterating; a command may come again.
+        """
+        backoff = Backoff()
+        with self.connection.on_reconnect() as reconnected:
+            while True:
+                reconnected.clear()
+                try:
+                    subscription = await self.connection.js.subscribe(
+                        self.subjects.commands_of(pool, node),
+                        stream=self.subjects.commands,
+                        ordered_consumer=True,
+                        deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                    )
+                except OUTAGES:
+                    await backoff.sleep()
+                    continue
+                try:
+                    async for message in _until(reconnected, subscription):
+                        backoff.reset()
+                        if (command := _command(message.data)) is not None:
+                            yield command, message.metadata.sequence.stream
+                finally:
+                    if self.is_connected:
+                        await subscription.unsubscribe()
+
     async def last_command(
         self, pool: str, workspace: str, node: str | None = None, *, patience: timedelta = PATIENCE
     ) -> tuple[Command, int] | None:
@@ -158,7 +186,8 @@ class Bus:
                 await self.connection.publish(
                     self.subjects.command(pool, name, node),
                     command.encode(),
-                    message_id=command.id,
+                    # Handed on to its node it is another message, which the server must not take for a repetition.
+                    message_id=f"{command.id}.{node}" if node else command.id,
                     expect=place.sequence,
                 )
             except Conflict:
@@ -297,8 +326,12 @@ def _event(message: Msg) -> Event | None:
 
 
 def _decoded(raw: Raw | None) -> Command | None:
+    return _command(raw.data) if raw else None
+
+
+def _command(data: bytes) -> Command | None:
     try:
-        return decode_command(raw.data) if raw else None
+        return decode_command(data)
     except ValidationError:
         return None
 
