@@ -10,7 +10,12 @@ import pytest
 from tests.architecture.repository import PACKAGES, ROOT, SERVICES, Package
 
 RESOLUTION = ROOT / "requirements-dev.txt"
-LOCKS = [RESOLUTION, ROOT / "requirements-bootstrap.txt", *(s.folder / "requirements.txt" for s in SERVICES)]
+LOCKS = [
+    RESOLUTION,
+    ROOT / "requirements-bootstrap.txt",
+    *(s.folder / "requirements.txt" for s in SERVICES),
+    *sorted((ROOT / "compose").glob("*/requirements.txt")),
+]
 
 
 def pins(lock: Path) -> list[str]:

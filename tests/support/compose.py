@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from tests.support.hub_client import HubClient, Session
 from tests.support.nats_server import free_port
 
@@ -26,7 +28,30 @@ IMAGES = tuple(
 API_TOKEN = "a-token-of-the-test-that-is-long-enough"
 ADMIN, ADMIN_PASSWORD = "admin", "a-password-of-the-test"
 
+_FAKE_SERVER = Path(__file__).with_name("fake_server.py").read_text()
+
+PROFILES = {
+    "profiles": [
+        {"name": "jupyterlab", "image": "mlhub-workspace"},
+        {"name": "quick", "image": "mlhub-workspace", "command": ["python3", "-c", _FAKE_SERVER]},
+        {"name": "broken", "image": "mlhub-workspace", "command": ["sh", "-c", "echo out of luck >&2; exit 3"]},
+    ],
+    "images": ["mlhub-workspace:*"],
+}
+"""The default workspace, one that starts in no time and can only answer, and one that never does."""
+
 _KINDS = {"container": ("ps", "-a"), "network": ("network", "ls"), "volume": ("volume", "ls")}
+
+
+def _runs(*command: str) -> bool:
+    return (
+        shutil.which(command[0]) is not None
+        and subprocess.run([*command, "version"], capture_output=True, timeout=30, check=False).returncode == 0
+    )
+
+
+COMPOSE_COMMANDS = {command: _runs(*command) for command in (("docker", "compose"), ("docker-compose",))}
+"""Versions 2 and 1, and whether they are here."""
 
 
 def docker(*arguments: str, within: float = 60, check: bool = True) -> str:
@@ -56,13 +81,9 @@ def missing() -> str | None:
     return None
 
 
-@cache
 def compose_command() -> tuple[str, ...] | None:
     """Version 2, else version 1."""
-    for command in (("docker", "compose"), ("docker-compose",)):
-        if shutil.which(command[0]) and _runs(*command, "version"):
-            return command
-    return None
+    return next((command for command, is_there in COMPOSE_COMMANDS.items() if is_there), None)
 
 
 class ComposeStack:
@@ -74,7 +95,13 @@ class ComposeStack:
         self.pool = f"10.{random.randint(114, 200)}.{random.randrange(0, 256, 4)}.0/22"
         self.folder = folder
         self.started_in = 0.0
-        self._environment = environment
+        config = folder / "config"
+        config.mkdir()
+        # Services read it that are not root.
+        config.chmod(0o755)
+        (config / "profiles.yaml").write_text(yaml.safe_dump(PROFILES))
+        files = {"MLHUB_CONFIG_DIR": str(config), "MLHUB_PROFILES_FILE": "/config/profiles.yaml"}
+        self._environment = files | environment
         self._sessions: list[Session] = []
         self.hub = HubClient(self.url, API_TOKEN)
 
@@ -251,7 +278,3 @@ def running_compose(folder: Path, **environment: str) -> Iterator[ComposeStack]:
         yield stack.up()
     finally:
         stack.wipe()
-
-
-def _runs(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0

@@ -1,0 +1,113 @@
+"""compose.yaml as both versions of compose read it, and what holds for every service in it."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.compose import COMPOSE_COMMANDS, IMAGES, ROOT, SERVICES
+
+COMMANDS = [
+    pytest.param(
+        command,
+        marks=pytest.mark.skipif(not is_there, reason=f"there is no `{' '.join(command)}` here"),
+        id=" ".join(command),
+    )
+    for command, is_there in COMPOSE_COMMANDS.items()
+]
+
+
+def read(command: tuple[str, ...], folder: Path = ROOT, **variables: str) -> dict[str, Any]:
+    """The file as that compose understands it."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
+    run = subprocess.run(
+        [*command, "-f", str(ROOT / "compose.yaml"), "--project-directory", str(folder), "config"],
+        env=kept | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "warn" not in run.stderr.lower(), run.stderr
+    understood: dict[str, Any] = yaml.safe_load(run.stdout)
+    return understood
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_both_versions_of_compose_read_it(command: tuple[str, ...]) -> None:
+    services = read(command)["services"]
+    assert set(services) == {*SERVICES, "secrets"}
+    assert {service["image"] for service in services.values()} == set(IMAGES) - {"mlhub-workspace"}
+    assert not any("build" in service for service in services.values())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_a_person_sets_arrives_by_environment_and_by_file(command: tuple[str, ...], tmp_path: Path) -> None:
+    settings = {
+        "HUB_NAME": "lab",
+        "MLHUB_PORT": "9000",
+        "MLHUB_SSH_PORT": "2022",
+        "MLHUB_API_TOKEN": "t" * 32,
+        "MLHUB_ADMIN_PASSWORD": "a password of somebody",
+        "MLHUB_MAX_CPU": "1.5",
+        "NATS_IMAGE": "nats:2-alpine",
+    }
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    for found in (read(command, ROOT, **settings), read(command, tmp_path)):
+        services = found["services"]
+        hub = services["hub"]["environment"]
+        assert (hub["MLHUB_HUB_NAME"], hub["MLHUB_HUB_PUBLIC_URL"]) == ("lab", "http://127.0.0.1:9000")
+        assert (hub["MLHUB_API_TOKEN"], hub["MLHUB_ADMIN_PASSWORD"]) == ("t" * 32, "a password of somebody")
+        # Hub and worker hold people to the same.
+        assert hub["MLHUB_MAX_CPU"] == services["spawner-worker"]["environment"]["MLHUB_MAX_CPU"] == "1.5"
+        assert services["nats"]["image"] == "nats:2-alpine"
+        assert {service["labels"]["mlhub.deployment"] for service in services.values()} == {"lab"}
+        assert [str(port) for port in _published(services["proxy"])] == ["9000"]
+        assert [str(port) for port in _published(services["ssh-gateway"])] == ["2022"]
+        assert not any("ports" in services[name] for name in set(services) - {"proxy", "ssh-gateway"})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_nobody_set_is_not_there(command: tuple[str, ...]) -> None:
+    hub = read(command)["services"]["hub"]["environment"]
+    assert [hub.get(name) for name in ("MLHUB_API_TOKEN", "MLHUB_ADMIN_PASSWORD", "MLHUB_MAX_CPU")] == [None] * 3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_service_is_fenced_in(command: tuple[str, ...]) -> None:
+    found = read(command)
+    for name, service in found["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        assert int(service["pids_limit"]) > 0, name
+        assert service["labels"]["mlhub.service"] == name
+        assert service.get("restart", "no") == ("no" if name == "secrets" else "unless-stopped"), name
+        assert service.get("privileged", False) is False, name
+    sockets = [name for name, service in found["services"].items() if "docker.sock" in str(service)]
+    assert sockets == ["spawner-worker"]
+    # Only these two will be on users' networks, and they pass nothing on between them.
+    routes_nothing = {
+        name for name, service in found["services"].items() if "net.ipv4.ip_forward" in str(service.get("sysctls"))
+    }
+    assert routes_nothing == {"proxy", "ssh-gateway"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_only_those_with_published_ports_leave_the_internal_network(command: tuple[str, ...]) -> None:
+    found = read(command)
+    assert found["networks"]["internal"]["internal"] is True
+    on = {name: set(service.get("networks", ())) for name, service in found["services"].items()}
+    assert {name for name, networks in on.items() if "public" in networks} == {"proxy", "ssh-gateway"}
+    assert all("internal" in networks for name, networks in on.items() if name != "secrets")
+
+
+def _published(service: dict[str, Any]) -> list[object]:
+    """The ports of this host; version 1 keeps them as text."""
+    return [port["published"] if isinstance(port, dict) else port.split(":")[0] for port in service["ports"]]
