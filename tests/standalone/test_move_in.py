@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mlhub_shared.contracts.arrivals import Arrival
-from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.options import validate
 from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.runtime.profiles import read_profiles
@@ -210,14 +209,16 @@ def test_volumes_and_images_are_found_where_workspaces_are_containers(
         labels = {"origin": "mlhub", "user": "foo0bar"}
         server.add_volume("ws-foo0bar-mlhub-gpu1", **labels, server_name="gpu1")
         server.add_volume("ws-foo0bar-mlhub-GPU2", **labels, server_name="GPU2")
+        server.add_volume("ws-alice-old-lab", origin="old", user="alice", server_name="lab")
         server.add_volume("ws-eve-mlhub", origin="mlhub", user="eve", server_name="")
         server.add_container("ws-foo0bar-mlhub", **labels, server_name="", state="exited")
         instance = plan(data, Asked(backend=DOCKER), {"DOCKER_HOST": server.engine.url})
         report = move_in(instance, old.folder, {})
     assert "foo0bar: volume ws-foo0bar-mlhub-gpu1" in report.lines
     remarks = "\n".join(report.remarks)
-    today = WorkspaceId(hub="mlhub", user="foo0bar", server="GPU2").name
-    assert f"the volume ws-foo0bar-mlhub-GPU2 is found here as {today} only" in remarks
+    assert "foo0bar: volume ws-foo0bar-mlhub-GPU2" in report.lines
+    assert "the volume ws-alice-old-lab is of the hub 'old', and is found here as a copy only" in remarks
+    assert "-v ws-alice-old-lab:/from:ro -v ws-alice-mlhub-lab:/to" in remarks
     assert "the volume ws-eve-mlhub is of 'eve', who is not known" in remarks
     assert "the old container ws-foo0bar-mlhub is in the way" in remarks
     assert "workspace gpu1:" not in remarks

@@ -128,7 +128,7 @@ def _volumes(instance: Instance, users: set[str]) -> tuple[list[str], list[str]]
     image = policy_of_images(instance.data.profiles).profiles[0].image
     lines = [f"{volume.user}: volume {volume.name}" for volume in found.used]
     remarks = [
-        f"{volume.user}: the volume {volume.name} is found here as {name} only:\n"
+        f"{volume.user}: the volume {volume.name} is of the hub {volume.origin!r}, and is found here as a copy only:\n"
         f"      {volumes.copy_command(volume, name, instance.hub_name, image)}"
         for volume, name in found.to_copy
     ]

@@ -1,4 +1,4 @@
-"""Named volumes of the first ML Hub: which are used as they are, and which have to be given another name."""
+"""Named volumes of the first ML Hub: which are used as they are, and which need a copy with other labels."""
 
 import shlex
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ class Found:
     """What is done about each."""
 
     used: list[Volume] = field(default_factory=list)
-    """Have the name and the labels that they would be given today."""
+    """Are found by their labels, whatever their names."""
     to_copy: list[tuple[Volume, str]] = field(default_factory=list)
-    """With the name under which they would be found."""
+    """Those of a hub of another name, with the name that they would have today."""
     strange: list[Volume] = field(default_factory=list)
     """Of nobody who is known."""
 
@@ -29,7 +29,7 @@ def sort(volumes: Iterable[Volume], users: Iterable[str], hub_name: str) -> Foun
         name = _name_today(volume, hub_name)
         if volume.user not in known or name is None:
             found.strange.append(volume)
-        elif (volume.name, volume.origin) == (name, hub_name):
+        elif volume.origin == hub_name:
             found.used.append(volume)
         else:
             found.to_copy.append((volume, name))

@@ -319,10 +319,10 @@ class UserNetworks:
 
 
 def _user_network(listed: dict[str, Any]) -> UserNetwork | None:
-    """A network as the engine lists it; None if it is nobody's."""
-    user = (listed.get("Labels") or {}).get(labels.USER)
-    subnets = _subnets_of(listed)
-    if user is None or labels.ORIGIN not in listed["Labels"] or not subnets:
+    """A network as the engine lists it; None if it is nobody's, or one of the first ML Hub's, which no rule guards."""
+    carried = listed.get("Labels") or {}
+    user, subnets = carried.get(labels.USER), _subnets_of(listed)
+    if user is None or labels.ORIGIN not in carried or labels.SERVER in carried or not subnets:
         return None
     return UserNetwork(str(listed["Id"]), str(listed["Name"]), str(user), subnets[0])
 
