@@ -22,7 +22,7 @@ def need(*, cpu: float = 0, mem: int = 0, **fields: Any) -> Need:
     return Need(load=Load(1, round(cpu * MICRO), mem * GIB), **fields)
 
 
-GPU = {"labels": {"gpu": "a100"}}
+GPU: Any = {"labels": {"gpu": "a100"}}
 
 RANKINGS: dict[str, tuple[list[Site], Need, tuple[str, ...]]] = {
     "one node": ([site()], need(), ("n1",)),

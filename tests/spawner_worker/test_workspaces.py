@@ -125,11 +125,12 @@ async def test_a_newer_spawn_replaces_what_runs(
     ("env", "settings", "reason"),
     [
         ({"FAKE_SLOW_PREPARE": "1"}, {"prepare_timeout": 0.3}, Reason.TIMEOUT),
-        ({"FAKE_FAIL_START": "1"}, {}, Reason.BACKEND),
+        ({"FAKE_FAIL_START": "backend"}, {}, Reason.BACKEND),
+        ({"FAKE_FAIL_START": "image"}, {}, Reason.IMAGE),
         ({"FAKE_EXIT": "3"}, {"probe": never}, Reason.EXITED),
         ({}, {"probe": never, "start_timeout": 0.3}, Reason.TIMEOUT),
     ],
-    ids=["slow to prepare", "fails to start", "dies before it answers", "never answers"],
+    ids=["slow to prepare", "fails to start", "no image", "dies before it answers", "never answers"],
 )
 async def test_a_spawn_that_fails_says_why_and_leaves_nothing_running(
     nats_server: NatsServer,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from mlhub_shared.contracts.queries import Resource
-from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord
+from mlhub_shared.contracts.workspace import Endpoint, Reason, WorkspaceRecord
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Sight
 from mlhub_spawner_worker.entry import Entry
@@ -25,9 +25,9 @@ class Script:
 class ScriptedBackend:
     """Implements Backend. `FAKE_...` variables in a spec say what goes wrong with that workspace.
 
-    FAKE_SLOW_PREPARE: preparing takes for ever. FAKE_FAIL_START: it can't be started. FAKE_BUSY: starting fails for
-    now, that many times. FAKE_EXIT: it dies with this code between its start and its first answer. FAKE_STOP_HANGS: its
-    stop hangs once.
+    FAKE_SLOW_PREPARE: preparing takes for ever. FAKE_FAIL_START: it can't be started, for this reason. FAKE_BUSY:
+    starting fails for now, that many times. FAKE_EXIT: it dies with this code between its start and its first answer.
+    FAKE_STOP_HANGS: its stop hangs once.
     """
 
     name = "scripted"
@@ -68,11 +68,13 @@ class ScriptedBackend:
             return script.running
         self._note("start", job.name)
         if "FAKE_FAIL_START" in env:
-            raise BackendError("the script says no")
+            raise BackendError("the script says no", reason=Reason(env["FAKE_FAIL_START"]))
         if self.calls["start", job.name] <= int(env.get("FAKE_BUSY", "0")):
             raise Temporary("the script says not now", delay=timedelta(milliseconds=10))
         self._port += 1
-        started = Running(job.record.generation, Endpoint(host="127.0.0.1", port=self._port), self.boot)
+        image_id = f"id-of-{job.record.spec.image}" if self.images_allowed else ""
+        endpoint = Endpoint(host="127.0.0.1", port=self._port)
+        started = Running(job.record.generation, endpoint, self.boot, image_id)
         script.running = started
         script.ended = asyncio.Event()
         self.most_at_once = max(self.most_at_once, sum(s.running is not None for s in self.scripts.values()))
@@ -118,11 +120,11 @@ class ScriptedBackend:
 
     # What a test does to it
 
-    def die(self, name: str, code: int | None) -> None:
+    def die(self, name: str, code: int | None, reason: Reason = Reason.EXITED) -> None:
         """End a workspace as if by itself."""
         script = self.scripts[name]
         script.running = None
-        script.exit = Exit(code, "the last line\n")
+        script.exit = Exit(code, "the last line\n", reason=reason)
         script.ended.set()
 
     def restart_host(self) -> None:
