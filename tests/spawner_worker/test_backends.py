@@ -1,49 +1,66 @@
 """The contract that every backend keeps; a new backend is one more line in BACKENDS."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Phase, WorkspaceSecrets, WorkspaceSpec
 from mlhub_spawner_worker.backends.base import Backend, Job
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
-from tests.support.makers import record, workspace
+from tests.support.docker_engine import deployment, docker_backend, new_hub
+from tests.support.makers import record
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.waiting import until_async
 from tests.support.workers import FAKE_SERVER
+
+HUB = new_hub()
+"""Of this run: the engine may be shared with others."""
+
+
+def workspace(user: str = "alice") -> WorkspaceId:
+    return WorkspaceId(hub=HUB, user=user)
+
 
 ALICE, BOB = workspace().name, workspace("bob").name
 GRACE = timedelta(seconds=1)
 SOON = 5
 
 
-def process(folder: Path) -> Backend:
+async def process(folder: Path) -> AsyncIterator[Backend]:
     settings = ProcessSettings(data_dir=folder, command=FAKE_SERVER.split(), environment={"PATH": "/usr/bin:/bin"})
-    return ProcessBackend(settings)
+    yield ProcessBackend(settings)
 
 
-def scripted(_: Path) -> Backend:
-    return ScriptedBackend()
+async def scripted(_: Path) -> AsyncIterator[Backend]:
+    yield ScriptedBackend()
 
 
-BACKENDS: list[Callable[[Path], Backend]] = [process, scripted]
+async def docker(folder: Path) -> AsyncIterator[Backend]:
+    async with deployment(HUB):
+        yield docker_backend(folder, HUB)
+
+
+BACKENDS: list[Callable[[Path], AsyncIterator[Backend]]] = [process, scripted, docker]
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda make: make.__name__)
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    backend: Backend = request.param(tmp_path)
-    await backend.open()
-    yield backend
-    for found in await backend.inventory():
-        await backend.stop(found.record.name, grace=timedelta(0))
-    await backend.aclose()
+    async with contextlib.asynccontextmanager(request.param)(tmp_path) as backend:
+        await backend.open()
+        yield backend
+        for found in await backend.inventory():
+            await backend.stop(found.record.name, grace=timedelta(0))
+        await backend.aclose()
 
 
 def job(user: str = "alice", *, generation: int = 1, env: dict[str, str] | None = None) -> Job:
     target = record(user, phase=Phase.PREPARING, generation=generation, spec=WorkspaceSpec(env=env or {}), node="n1")
+    target = target.model_copy(update={"workspace": workspace(user)})
     return Job(target, WorkspaceSecrets(generation=generation))
 
 

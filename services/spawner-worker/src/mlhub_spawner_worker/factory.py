@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import httpx
 
 from mlhub_shared.runtime.service import Runtime
 from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.base import Backend
+from mlhub_spawner_worker.backends.docker import DockerBackend, DockerSettings, ReachSettings
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
 from mlhub_spawner_worker.probe import HttpProbe, Probe
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings, own_environment
@@ -16,6 +18,10 @@ from mlhub_spawner_worker.worker import Worker
 
 def make_backend(settings: SpawnerWorkerSettings) -> Backend:
     """The backend that the settings name, not open yet."""
+    return _docker(settings) if settings.backend == "docker" else _process(settings)
+
+
+def _process(settings: SpawnerWorkerSettings) -> ProcessBackend:
     return ProcessBackend(
         ProcessSettings(
             data_dir=settings.data_dir,
@@ -23,6 +29,34 @@ def make_backend(settings: SpawnerWorkerSettings) -> Backend:
             environment=own_environment(),
             passed=settings.passed_names(),
             max_log_bytes=settings.max_log_bytes,
+        )
+    )
+
+
+def _docker(settings: SpawnerWorkerSettings) -> DockerBackend:
+    return DockerBackend(
+        DockerSettings(
+            hub=settings.hub_name,
+            data_dir=settings.data_dir,
+            engine_url=settings.docker_url,
+            cert_dir=settings.docker_cert_path,
+            profiles=settings.policy(images_allowed=True, gpus_allowed=True).profiles,
+            pull=settings.pull,
+            engine_calls=settings.engine_calls,
+            gpus=settings.gpus,
+            keep_volumes=timedelta(days=settings.keep_volumes_days),
+            max_log_bytes=settings.max_log_bytes,
+            reach=ReachSettings(
+                reach=settings.reach,
+                network_pool=settings.network_pool,
+                network_size=settings.network_size,
+                firewall=settings.firewall,
+                firewall_image=settings.firewall_image,
+                api_port=settings.api_port,
+                publish_address=settings.publish_address,
+                publish_to=tuple(part.strip() for part in settings.publish_to.split(",") if part.strip()),
+                proxy_address=settings.proxy_address,
+            ),
         )
     )
 

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +34,16 @@ def _host_name() -> str:
     return re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63] or "node"
 
 
+def _engine_url() -> str:
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+def _engine_certs() -> Path | None:
+    verified = os.environ.get("DOCKER_TLS_VERIFY") and os.environ.get("DOCKER_HOST", "").startswith("tcp://")
+    folder = os.environ.get("DOCKER_CERT_PATH")
+    return Path(folder) if verified and folder else None
+
+
 Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
 """Seconds, fractions too."""
 
@@ -48,7 +59,7 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     node: Token = Field(default_factory=_host_name)
     """This worker on the bus; workspaces belong to a node, so it must stay the same over restarts."""
 
-    backend: Literal["process"] = "process"
+    backend: Literal["process", "docker"] = "process"
 
     capacity: Annotated[PositiveInt | None, BeforeValidator(_blank_is_none)] = None
     """How many workspaces at once; more wait in line. None: no limit."""
@@ -91,6 +102,49 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
 
     max_log_bytes: PositiveInt = 1024 * 1024
     """Kept of a workspace's output; the oldest goes first."""
+
+    docker_url: str = Field(default_factory=_engine_url)
+    """The container engine: `unix://` and its socket, or `tcp://`. Unset: DOCKER_HOST, else the usual socket."""
+
+    docker_cert_path: Annotated[Path | None, BeforeValidator(_blank_is_none)] = Field(default_factory=_engine_certs)
+    """Folder with `ca.pem`, `cert.pem` and `key.pem` for an engine by TLS. Unset: DOCKER_CERT_PATH, as the client."""
+
+    pull: Literal["missing", "always", "never"] = "missing"
+    """When an image is fetched: if it is not here, at every start, or never."""
+
+    engine_calls: PositiveInt = 4
+    """Workspaces whose containers are made at the same time; more make nobody faster."""
+
+    gpus: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:, -]*$")] = ""
+    """GPUs of this node: ids separated by commas, or `auto` for those that the engine tells of. Empty: none."""
+
+    reach: Literal["host", "services", "self", "published"] = "host"
+    """How the proxy reaches workspaces: from this host, as a container of this engine, as this very container, or at
+    published ports of this node."""
+
+    network_pool: IPv4Network = IPv4Network("10.113.0.0/16")
+    """Private addresses that the users' networks are cut from; of no other deployment on this engine."""
+
+    network_size: int = Field(default=26, ge=8, le=29)
+    """Prefix length of a user's network: 26 has room for some sixty workspaces."""
+
+    firewall: bool = True
+    """Keep workspaces off the services of the host."""
+
+    firewall_image: Annotated[str | None, BeforeValidator(_blank_is_none)] = None
+    """That the rules are set with. None: the one this worker's container runs, else `mlhub-spawner-worker`."""
+
+    api_port: int = Field(default=8002, gt=0, lt=65536)
+    """Of the host, where workspaces find the hub's API; the one port the firewall leaves open to them."""
+
+    publish_address: Annotated[str | None, BeforeValidator(_blank_is_none)] = None
+    """Address of this node at which ports are published, for `published`."""
+
+    publish_to: str = ""
+    """Addresses and networks that published ports are open to, separated by commas: the proxy's and the gateway's."""
+
+    proxy_address: Annotated[str | None, BeforeValidator(_blank_is_none)] = None
+    """Where workspaces find the proxy, for `published`."""
 
     attach_host: str = "127.0.0.1"
     """Where the attach endpoint listens, and what the SSH gateway dials."""

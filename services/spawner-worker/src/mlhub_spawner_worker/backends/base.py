@@ -88,17 +88,24 @@ class Backend(Protocol):
     name: str
     """`process`, `docker`, `kubernetes`."""
     images_allowed: bool
-    gpus_allowed: bool
     gpus: tuple[str, ...]
     """Ids of the GPUs of this node, known once it is open."""
-    limits: str
-    """How far CPU and memory are limited, in a sentence."""
-    boot: str
-    """Of the host or engine as it runs now."""
     cpu_total: float | None
     """Cores. None: not known."""
     mem_total: int | None
     """Bytes. None: not known."""
+
+    @property
+    def gpus_allowed(self) -> bool:
+        """It has GPUs to give; known once it is open."""
+
+    @property
+    def limits(self) -> str:
+        """How far CPU and memory are limited, in a sentence or two."""
+
+    @property
+    def boot(self) -> str:
+        """Of the host or engine as it runs now."""
 
     async def open(self) -> None:
         """Take up what a previous worker left: running workspaces are found, what runs unclaimed is ended."""

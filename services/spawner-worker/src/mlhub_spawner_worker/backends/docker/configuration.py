@@ -44,7 +44,6 @@ class DockerSettings:
     profiles: tuple[Profile, ...]
     cert_dir: Path | None = None
     """Client certificate, its key and the CA of an engine that is reached by TLS."""
-    pool: str = "default"
     pull: Pull = "missing"
     engine_calls: int = 4
     """Workspaces whose containers are made at the same time."""

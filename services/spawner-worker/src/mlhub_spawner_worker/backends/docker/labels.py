@@ -18,7 +18,11 @@ BASE_URL = "mlhub.base_url"
 SPEC = "mlhub.spec"
 POOL = "mlhub.pool"
 PORT = "mlhub.port"
+HOME = "mlhub.home"
 GPUS = "mlhub.gpus"
+KEPT = "mlhub.kept"
+"""On a marker: the name of a volume that outlives its workspace."""
+KEPT_UNTIL = "mlhub.kept_until"
 BOOT = "mlhub.boot"
 """Of the engine when the container was started; see `Engine.boot`."""
 
@@ -39,7 +43,7 @@ def of_workspace(workspace: WorkspaceId) -> dict[str, str]:
     return of_user(workspace.hub, workspace.user) | {SERVER: workspace.server}
 
 
-def of_container(record: WorkspaceRecord, *, port: int, boot: str) -> dict[str, str]:
+def of_container(record: WorkspaceRecord, *, port: int, home: str, boot: str) -> dict[str, str]:
     """What a container carries: enough to rebuild its record. No secret."""
     return of_workspace(record.workspace) | {
         GENERATION: str(record.generation),
@@ -47,6 +51,7 @@ def of_container(record: WorkspaceRecord, *, port: int, boot: str) -> dict[str, 
         SPEC: record.spec.model_dump_json(exclude_defaults=True),
         POOL: record.pool,
         PORT: str(port),
+        HOME: home,
         GPUS: ",".join(record.gpu_ids),
         BOOT: boot,
     }
@@ -62,9 +67,9 @@ def workspace_of(labels: Labels, hub: str) -> WorkspaceId | None:
         return None
 
 
-def generation_of(labels: Labels) -> int:
-    """The generation of a container; 0 if it carries none."""
-    text = labels.get(GENERATION, "")
+def number(labels: Labels, name: str) -> int:
+    """The number of a label; 0 if it carries none."""
+    text = labels.get(name, "")
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
@@ -75,7 +80,7 @@ def record_of(labels: Labels, hub: str, *, made: datetime, runs: bool) -> Worksp
         return None
     return WorkspaceRecord(
         workspace=workspace,
-        generation=generation_of(labels) or 1,
+        generation=number(labels, GENERATION) or 1,
         wanted=Wanted.RUNNING if runs else Wanted.STOPPED,
         phase=Phase.STARTING if runs else Phase.STOPPED,
         pool=labels.get(POOL) or "default",
@@ -100,6 +105,11 @@ def moment(text: str) -> datetime:
         return datetime.fromisoformat(f"{whole}.{rest[:6]:0<6}").replace(tzinfo=UTC)
     except ValueError:
         return datetime.now(UTC)
+
+
+def instant(seconds: float | None) -> datetime:
+    """A time as the engine's lists have it."""
+    return datetime.fromtimestamp(seconds or 0, UTC)
 
 
 def _base_url(workspace: WorkspaceId) -> str:

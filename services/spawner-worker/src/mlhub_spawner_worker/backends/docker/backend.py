@@ -1,0 +1,371 @@
+"""The docker backend: one container for each workspace."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import structlog
+
+from mlhub_shared.contracts.policy import Profile
+from mlhub_shared.contracts.queries import Resource
+from mlhub_shared.contracts.workspace import WorkspaceRecord
+from mlhub_shared.errors import MLHubError, Temporary
+from mlhub_shared.tasks import end_tasks
+from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Sight
+from mlhub_spawner_worker.backends.docker import gpus, labels
+from mlhub_spawner_worker.backends.docker.adoption import adopt, life_of
+from mlhub_spawner_worker.backends.docker.body import Plan, container
+from mlhub_spawner_worker.backends.docker.configuration import DockerSettings
+from mlhub_spawner_worker.backends.docker.containers import Containers, Shown
+from mlhub_spawner_worker.backends.docker.engine import Engine
+from mlhub_spawner_worker.backends.docker.errors import Taken
+from mlhub_spawner_worker.backends.docker.exec import ContainerEntry
+from mlhub_spawner_worker.backends.docker.gate import Gate
+from mlhub_spawner_worker.backends.docker.images import Image, Images
+from mlhub_spawner_worker.backends.docker.inventory import resources
+from mlhub_spawner_worker.backends.docker.lives import Lives
+from mlhub_spawner_worker.backends.docker.networks import UserNetworks
+from mlhub_spawner_worker.backends.docker.place import Networks
+from mlhub_spawner_worker.backends.docker.shelf import Shelf
+from mlhub_spawner_worker.backends.docker.volumes import Volumes
+from mlhub_spawner_worker.entry import Entry
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(seconds=10)
+"""For what is under way when the worker ends."""
+
+_SWEEP_EVERY = timedelta(minutes=30)
+"""Between two looks for kept volumes whose time is over."""
+
+_LIMITS = "CPU, memory, processes and GPUs are limited by the container engine"
+
+
+class DockerBackend:
+    """Implements Backend. All about one workspace happens under its lock, and to its end, whoever stops waiting."""
+
+    name = "docker"
+    images_allowed = True
+
+    def __init__(self, settings: DockerSettings, *, networks: Callable[[Engine], Networks] | None = None) -> None:
+        hub = settings.hub
+        self._settings = settings
+        self._profiles = {profile.name: profile for profile in settings.profiles}
+        self.engine = Engine(settings.engine_url, hub, cert_dir=settings.cert_dir)
+        self._shelf = Shelf(settings.data_dir)
+        self._containers = Containers(self.engine, hub)
+        self._lives = Lives(self.engine, self._containers)
+        self._images = Images(self.engine, settings.pull)
+        self._volumes = Volumes(self.engine, hub, keep=settings.keep_volumes)
+        self._networks = networks(self.engine) if networks is not None else _user_networks(self.engine, settings)
+        self._gate = Gate(settings.engine_calls)
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._starting: Counter[str] = Counter()
+        """Users whose networks are about to be needed."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._sweeper: list[asyncio.Task[None]] = []
+        self.gpus: tuple[str, ...] = ()
+        self.cpu_total: float | None = None
+        self.mem_total: int | None = None
+
+    @property
+    def gpus_allowed(self) -> bool:
+        """There are some."""
+        return bool(self.gpus)
+
+    @property
+    def boot(self) -> str:
+        """Of the engine as it was last seen."""
+        return self.engine.boot
+
+    @property
+    def limits(self) -> str:
+        """What the engine limits, and what people must know of the networks."""
+        caveat = getattr(self._networks, "caveat", "")
+        return f"{_LIMITS}. {caveat}" if caveat else _LIMITS
+
+    async def open(self) -> None:
+        """Take the data directory, look at the engine, adopt every container and volume of this hub."""
+        await asyncio.to_thread(self._shelf.open)
+        try:
+            await self.engine.open()
+            self._read_info()
+            await adopt(self._settings.hub, self._containers, self._volumes, self._lives, self._shelf)
+            await self._networks.open()
+        except BaseException:
+            await asyncio.to_thread(self._shelf.close)
+            raise
+        self.engine.events.start()
+        self._sweeper.append(asyncio.ensure_future(self._sweep()))
+        log.info("docker.opened", engine=self.engine.info.get("ServerVersion"), gpus=len(self.gpus))
+
+    async def aclose(self) -> None:
+        """Let go: what runs goes on running. Starts under way are waited for."""
+        await self._images.aclose()
+        await end_tasks(*self._sweeper)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_PATIENCE.total_seconds())
+        await end_tasks(*self._tasks)
+        await self._lives.aclose()
+        await self._networks.aclose()
+        await self.engine.aclose()
+        await asyncio.to_thread(self._shelf.close)
+
+    async def inventory(self) -> list[Found]:
+        """Every workspace with a record here, as the engine shows it now."""
+        await self._lives.look()
+        found = []
+        for record in await asyncio.to_thread(self._shelf.all):
+            life = self._lives.running(record.name)
+            found.append(Found(record, life.running if life else None))
+        return found
+
+    async def prepare(self, job: Job, report: Report) -> None:
+        """Have the image, the volume and the network."""
+        image, user = self._image_name(job), job.record.workspace.user
+        await self._images.ensure(image, update=job.record.spec.update, report=report)
+        await report(96, "Making its network" + (" and volume" if job.record.spec.is_mount_volume else ""))
+        await self._alone(job.name, lambda: self._prepare(job, user))
+
+    async def start(self, job: Job) -> Running:
+        """Make and start its container, unless it runs already."""
+        return await self._alone(job.name, lambda: self._start(job))
+
+    async def wait(self, name: str) -> Exit:
+        """Wait for the end of its container."""
+        return await self._lives.wait(name)
+
+    async def stop(self, name: str, *, grace: timedelta) -> str:
+        """End and remove its container; its volume stays."""
+        return await self._alone(name, lambda: self._stop(name, grace))
+
+    async def erase(self, name: str) -> None:
+        """Remove its volume, or keep it for as long as the policy says, and forget it."""
+        await self._alone(name, lambda: self._erase(name))
+
+    async def remember(self, record: WorkspaceRecord) -> None:
+        """Keep the record on disk if the workspace is known; a full disk must not stop what the record asks for."""
+        try:
+            await self._alone(record.name, lambda: asyncio.to_thread(self._remember, record))
+        except OSError as error:
+            log.warning("docker.not_remembered", workspace=record.name, error=error.strerror)
+
+    async def describe(self, name: str) -> Sight:
+        """What the engine counts for its container."""
+        life = self._lives.running(name)
+        if life is None:
+            last = self._lives.get(name)
+            return Sight(False, log_tail=last.end.result().log_tail if last else "")
+        (cpu, memory), tail = await asyncio.gather(
+            self._containers.usage(life.container), self._containers.tail(life.container)
+        )
+        return Sight(True, cpu, memory, tail)
+
+    async def resources(self) -> list[Resource]:
+        """Containers, volumes and networks."""
+        return await resources(self.engine, self._settings.hub)
+
+    def session(self, name: str) -> Entry | None:
+        """A way into its container."""
+        life = self._lives.running(name)
+        if life is None:
+            return None
+        return ContainerEntry(self.engine, life.container, home=life.home)
+
+    # Under the workspace's lock
+
+    async def _prepare(self, job: Job, user: str) -> None:
+        async with self._gate.turn(has_begun=False):
+            self._starting[user] += 1
+            try:
+                await self._networks.attach(user)
+            finally:
+                self._starting[user] -= 1
+            await self._volume(job)
+        await asyncio.to_thread(self._keep, job.record)
+
+    async def _start(self, job: Job) -> Running:
+        user = job.record.workspace.user
+        async with self._gate.turn(has_begun=True):
+            if not self.engine.events.connected.is_set():
+                await self.engine.look_at_boot()
+            self._starting[user] += 1
+            try:
+                running = await self._make(job) or await self._make(job)
+            finally:
+                self._starting[user] -= 1
+        if running is None:
+            raise Temporary("something else takes the container's name again and again")
+        return running
+
+    async def _make(self, job: Job) -> Running | None:
+        """Its container as it runs; None if another one had to go first."""
+        try:
+            made = await self._containers.create(job.name, container(await self._plan(job)))
+        except Taken:
+            return await self._make_room(job)
+        with self._lives.expecting(made):
+            try:
+                await self._containers.start(made)
+            except BackendError:
+                await self._containers.remove(made)
+                raise
+            shown = await self._containers.find(made)
+            if shown is None:
+                raise Temporary("the container was removed as soon as it was started")
+            life = self._lives.begin(life_of(shown))
+            if not shown.runs:
+                self._lives.settle_soon(life)
+            return life.running
+
+    async def _make_room(self, job: Job) -> Running | None:
+        """What holds the name: kept if it is this very start, ended if it is an older one."""
+        shown = await self._containers.find(job.name)
+        if shown is None:
+            return None
+        if not self._is_ours(shown, job.name):
+            raise BackendError(
+                f"There is a container {job.name} on this node that this hub has not made; an administrator must "
+                "remove or rename it."
+            )
+        if shown.runs and shown.running.generation == job.record.generation:
+            life = self._lives.running(job.name)
+            if life is None or life.container != shown.id:
+                life = self._lives.begin(life_of(shown))
+            return life.running
+        await self._end(shown, timedelta(0))
+        return None
+
+    async def _stop(self, name: str, grace: timedelta) -> str:
+        shown = await self._containers.find(name)
+        if shown is not None and self._is_ours(shown, name):
+            await self._end(shown, grace)
+        self._release_soon(name)
+        last = self._lives.get(name)
+        if last is not None and not last.end.done():
+            # Removed by somebody else, and nobody has told yet.
+            await self._lives.settle(last)
+        return last.end.result().log_tail if last is not None and last.end.done() else ""
+
+    async def _end(self, shown: Shown, grace: timedelta) -> None:
+        life = self._lives.get(shown.name)
+        if shown.runs:
+            await self._containers.end(shown.id, grace=grace)
+        if life is not None and life.container == shown.id:
+            await self._lives.settle(life)
+            if not life.end.done():
+                raise Temporary("the container does not end")
+        async with self._gate.turn(has_begun=True):
+            await self._containers.remove(shown.id)
+
+    async def _erase(self, name: str) -> None:
+        shown = await self._containers.find(name)
+        if shown is not None and self._is_ours(shown, name):
+            await self._end(shown, timedelta(0))
+        await self._volumes.erase(name)
+        self._release_soon(name)
+        self._lives.forget(name)
+        await asyncio.to_thread(self._shelf.remove, name)
+
+    # Parts
+
+    async def _plan(self, job: Job) -> Plan:
+        name = self._image_name(job)
+        image, place, volume = await asyncio.gather(
+            self._images.find(name), self._networks.attach(job.record.workspace.user), self._volume(job)
+        )
+        return Plan(
+            job=job,
+            profile=self._profile(job),
+            image=image or Image(name, ""),
+            place=place,
+            volume=volume,
+            boot=self.engine.boot,
+            cores=self.cpu_total,
+            max_log_bytes=self._settings.max_log_bytes,
+        )
+
+    async def _volume(self, job: Job) -> str | None:
+        record = job.record
+        if not record.spec.is_mount_volume:
+            return None
+        return await self._volumes.ensure(record.workspace, base_url=record.base_url)
+
+    def _profile(self, job: Job) -> Profile:
+        wanted = job.record.spec.profile
+        profile = self._profiles.get(wanted) if wanted else next(iter(self._profiles.values()), None)
+        if profile is None:
+            raise BackendError(f"The profile {wanted} is not there any more; please choose another one.")
+        return profile
+
+    def _image_name(self, job: Job) -> str:
+        return job.record.spec.image or self._profile(job).image
+
+    def _is_ours(self, shown: Shown, name: str) -> bool:
+        workspace = labels.workspace_of(shown.labels, self._settings.hub)
+        return workspace is not None and workspace.name == name
+
+    def _read_info(self) -> None:
+        info = self.engine.info
+        self.gpus = gpus.found(self._settings.gpus, info)
+        self.cpu_total = float(info["NCPU"]) if info.get("NCPU") else None
+        self.mem_total = int(info["MemTotal"]) if info.get("MemTotal") else None
+        if not self.gpus and self._settings.gpus == "auto" and gpus.knows_gpus(info):
+            log.warning("docker.gpus_not_counted", remedy="name them: MLHUB_SPAWNER_WORKER_GPUS=0,1")
+
+    def _keep(self, record: WorkspaceRecord) -> None:
+        try:
+            self._shelf.write(record)
+        except OSError as error:
+            raise BackendError(f"Its record can't be kept on this node: {error.strerror}") from error
+
+    def _remember(self, record: WorkspaceRecord) -> None:
+        if self._shelf.has(record.name):
+            self._shelf.write(record)
+
+    def _release_soon(self, name: str) -> None:
+        self._run(self._release(name))
+
+    async def _release(self, name: str) -> None:
+        record = await asyncio.to_thread(self._shelf.read, name)
+        life = self._lives.get(name)
+        user = life.user if life is not None else record.workspace.user if record is not None else None
+        if user is None:
+            return
+        try:
+            left = await self._containers.list()
+            if self._starting[user] == 0 and all(shown.labels.get(labels.USER) != user for shown in left):
+                await self._networks.released(user)
+        except MLHubError as error:
+            # Networks that nobody needs go at the next start of the worker.
+            log.info("docker.network_not_released", workspace=name, why=str(error))
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self._volumes.sweep()
+            except MLHubError as error:
+                log.warning("docker.volumes_not_swept", why=str(error))
+            await asyncio.sleep(_SWEEP_EVERY.total_seconds())
+
+    async def _alone(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        async def locked() -> T:
+            async with self._locks.setdefault(name, asyncio.Lock()):
+                return await work()
+
+        # To its end: a container that is made while nobody waits any more must not escape the next stop.
+        return await asyncio.shield(self._run(locked()))
+
+    def _run(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _user_networks(engine: Engine, settings: DockerSettings) -> Networks:
+    return UserNetworks(engine, settings.hub, settings.reach, engine_url=settings.engine_url)

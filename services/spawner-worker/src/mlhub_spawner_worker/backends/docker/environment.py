@@ -1,0 +1,37 @@
+"""What a workspace's server finds in its environment: the contract of docker-stacks and of ml-workspace. Pure."""
+
+import math
+
+from mlhub_shared.contracts.options import RESERVED_ENV
+from mlhub_shared.contracts.policy import Profile
+from mlhub_spawner_worker.backends.base import Job
+
+_NO_GPU = "void"
+"""An image for GPUs asks for all of them unless it is told this."""
+
+
+def environment_for(job: Job, profile: Profile) -> dict[str, str]:
+    """All that is set beside the image's own; nobody's choice overrides what the hub and the worker say."""
+    record, secrets = job.record, job.secrets
+    chosen = {**_defaults(job), **profile.env, **record.spec.env, **secrets.secret_env}
+    return {
+        **{name: value for name, value in chosen.items() if not name.startswith(RESERVED_ENV)},
+        **secrets.env,
+        "JUPYTERHUB_SERVICE_PREFIX": record.base_url,
+        "JUPYTERHUB_SERVICE_URL": f"http://0.0.0.0:{profile.port}{record.base_url}",
+        # Without it, ml-workspace lets everybody use its tools.
+        "AUTHENTICATE_VIA_JUPYTER": "true",
+        "SSH_JUMPHOST_TARGET": record.name,
+        "NVIDIA_VISIBLE_DEVICES": ",".join(record.gpu_ids) or _NO_GPU,
+        "MLHUB_WORKSPACE": record.name,
+    }
+
+
+def _defaults(job: Job) -> dict[str, str]:
+    spec = job.record.spec
+    found = {"SHUTDOWN_INACTIVE_KERNELS": "true"}
+    if spec.cpu_limit is not None:
+        found |= {"MAX_NUM_THREADS": str(math.ceil(spec.cpu_limit)), "CPU_LIMIT": f"{spec.cpu_limit:g}"}
+    if spec.mem_limit is not None:
+        found["MEM_LIMIT"] = str(spec.mem_limit)
+    return found

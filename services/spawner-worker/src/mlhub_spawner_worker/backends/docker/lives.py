@@ -1,0 +1,164 @@
+"""Which containers run, and how each came to its end: told by the engine's events, looked up after an outage."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from mlhub_shared.bus.backoff import Backoff
+from mlhub_shared.contracts.workspace import Reason
+from mlhub_shared.errors import MLHubError, Temporary
+from mlhub_shared.tasks import end_tasks
+from mlhub_spawner_worker.backends.base import Exit, Running
+from mlhub_spawner_worker.backends.docker.containers import Containers, Shown
+from mlhub_spawner_worker.backends.docker.engine import Engine
+from mlhub_spawner_worker.backends.docker.events import EngineEvent
+
+log = structlog.get_logger(__name__)
+
+_SIGNALS = range(129, 193)
+"""Exit codes that stand for a signal."""
+
+_KILLED = -9
+
+
+@dataclass
+class Life:
+    """One container of a workspace from its start to its end."""
+
+    name: str
+    user: str
+    container: str
+    """Its id."""
+    running: Running
+    home: str | None = None
+    """Where people's files are; None: not known."""
+    end: asyncio.Future[Exit] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Lives:
+    """The last life of every workspace."""
+
+    def __init__(self, engine: Engine, containers: Containers) -> None:
+        self._engine, self._containers = engine, containers
+        self._by_name: dict[str, Life] = {}
+        self._by_container: dict[str, Life] = {}
+        self._expected: set[str] = set()
+        """Containers that will be followed in a moment."""
+        self._dead: dict[str, int | None] = {}
+        """Those of them that have died meanwhile, with their exit codes."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        engine.events.on_connected(self.look)
+        engine.events.on_event(self._seen)
+
+    async def aclose(self) -> None:
+        """Follow no more."""
+        await end_tasks(*self._tasks)
+
+    @contextlib.contextmanager
+    def expecting(self, container: str) -> Iterator[None]:
+        """Miss no death of a container that is started, and looked at, before it is followed."""
+        self._expected.add(container)
+        try:
+            yield
+        finally:
+            self._expected.discard(container)
+            self._dead.pop(container, None)
+
+    def begin(self, life: Life) -> Life:
+        """Follow a container from now on."""
+        self.forget(life.name)
+        self._by_name[life.name] = self._by_container[life.container] = life
+        if life.container in self._dead:
+            self.settle_soon(life, told=self._dead[life.container])
+        return life
+
+    def forget(self, name: str) -> None:
+        """Know nothing of it any more."""
+        life = self._by_name.pop(name, None)
+        if life is not None:
+            self._by_container.pop(life.container, None)
+            if not life.end.done():
+                life.end.set_result(Exit(None))
+
+    def get(self, name: str) -> Life | None:
+        """The last life of a workspace, over or not."""
+        return self._by_name.get(name)
+
+    def running(self, name: str) -> Life | None:
+        """Its life if it lives."""
+        life = self._by_name.get(name)
+        return life if life is not None and not life.end.done() else None
+
+    async def wait(self, name: str) -> Exit:
+        """Wait for its end; at once if it does not live."""
+        life = self._by_name.get(name)
+        return await asyncio.shield(life.end) if life is not None else Exit(None)
+
+    async def settle(self, life: Life, *, told: int | None = None) -> None:
+        """Find out whether it is over, and how; `told` is the exit code as an event had it."""
+        async with life.lock:
+            if life.end.done():
+                return
+            # Before the container is looked at: what dies with its engine dies before another one answers.
+            boot = await self._engine.look_at_boot()
+            shown = await self._containers.find(life.container)
+            if shown is not None and shown.runs:
+                return
+            tail = await self._containers.tail(life.container) if shown is not None else ""
+            code = told if shown is None else shown.exit_code
+            has_died_with_engine = boot != life.running.boot
+            if not life.end.done():
+                life.end.set_result(Exit(None, tail) if has_died_with_engine else _exit(code, shown, tail))
+
+    async def look(self) -> None:
+        """Compare with what is there: events may have been missed."""
+        await self._engine.look_at_boot()
+        listed = {shown.id: shown for shown in await self._containers.list()}
+        for life in list(self._by_name.values()):
+            shown = listed.get(life.container)
+            if not life.end.done() and (shown is None or not shown.runs):
+                self.settle_soon(life)
+
+    def settle_soon(self, life: Life, *, told: int | None = None) -> None:
+        """Find out in the background, however long the engine is away."""
+        self._spawn(self._settle_for_certain(life, told))
+
+    async def _settle_for_certain(self, life: Life, told: int | None) -> None:
+        backoff = Backoff(first=0.1, most=2)
+        while True:
+            try:
+                await self.settle(life, told=told)
+            except Temporary:
+                await backoff.sleep()
+            except MLHubError as error:
+                log.warning("docker.end_unknown", workspace=life.name, why=str(error))
+                await backoff.sleep()
+            else:
+                return
+
+    def _seen(self, event: EngineEvent) -> None:
+        if event.action not in ("die", "destroy"):
+            return
+        if event.container in self._expected:
+            self._dead[event.container] = event.exit_code
+        life = self._by_container.get(event.container)
+        if life is not None:
+            self.settle_soon(life, told=event.exit_code)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _exit(code: int | None, shown: Shown | None, tail: str) -> Exit:
+    if code is not None and code in _SIGNALS:
+        code = 128 - code
+    if code == _KILLED and shown is not None and shown.out_of_memory:
+        return Exit(code, tail, reason=Reason.OUT_OF_MEMORY)
+    return Exit(code, tail)
