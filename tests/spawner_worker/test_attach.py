@@ -1,13 +1,10 @@
-"""The attach endpoint with the OpenSSH client."""
+"""The attach endpoint with the OpenSSH client, before a workspace of this machine and before one in a container."""
 
-import asyncio
 import hashlib
 import os
 import random
-import signal
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+import shlex
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncssh
@@ -15,53 +12,51 @@ import pytest
 
 from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.process import LocalEntry
+from mlhub_spawner_worker.entry import Entry
+from tests.support.attach_places import (
+    NAME,
+    PYTHON_IMAGE,
+    Place,
+    container_place,
+    engine_problem,
+    local_entry,
+    local_place,
+    running_container,
+)
 from tests.support.openssh import OpenSsh, execute
-from tests.support.waiting import until
+from tests.support.waiting import until_async
 
-NAME = "ws-alice-test"
-
-
-@dataclass
-class Place:
-    """A server with one workspace, and the gateway's client."""
-
-    server: AttachServer
-    gateway: OpenSsh
-    entries: dict[str, LocalEntry]
-
-    @property
-    def cwd(self) -> Path:
-        return self.entries[NAME].cwd
+GREETER = """
+import os, socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(os.getpid(), listener.getsockname()[1], flush=True)
+connection, _ = listener.accept()
+connection.sendall(b"hello\\n")
+while data := connection.recv(65536):
+    connection.sendall(data)
+connection.sendall(b"bye\\n")
+"""
 
 
-def entry(folder: Path, **environment: str) -> LocalEntry:
-    folder.mkdir(parents=True)
-    return LocalEntry(
-        folder,
-        {"PATH": os.environ["PATH"], "HOME": str(folder), "SHELL": "/bin/sh", "MLHUB_WORKSPACE": NAME, **environment},
-    )
+@pytest.fixture(scope="module")
+def container() -> Iterator[str]:
+    if (problem := engine_problem(PYTHON_IMAGE)) is not None:
+        pytest.skip(problem)
+    with running_container(PYTHON_IMAGE) as name:
+        yield name
+
+
+@pytest.fixture(params=["local", "container"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    way = local_place(tmp_path) if request.param == "local" else None
+    async with way or container_place(tmp_path, request.getfixturevalue("container")) as place:
+        yield place
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    gateway = OpenSsh(tmp_path / "gateway", 0)
-    entries = {NAME: entry(tmp_path / "workspace", SECRET_OF_MINE="yes")}
-    async with AttachServer(
-        host="127.0.0.1",
-        port=0,
-        host_key_file=tmp_path / "data" / "host_key",
-        gateway_public_key=gateway.public_line,
-        enter=entries.get,
-    ) as server:
-        gateway.port = server.address.port
-        yield Place(server, gateway, entries)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+async def local(tmp_path: Path) -> AsyncIterator[Place]:
+    async with local_place(tmp_path) as place:
+        yield place
 
 
 async def test_a_command_has_its_streams_apart_its_status_and_its_directory(place: Place) -> None:
@@ -70,14 +65,14 @@ async def test_a_command_has_its_streams_apart_its_status_and_its_directory(plac
 
 
 async def test_the_environment_is_the_workspaces_with_little_of_the_clients(place: Place) -> None:
-    options = ("-o", "SetEnv=LC_MONETARY=de EVIL=1 LD_PRELOAD=x COLORTERM=truecolor")
+    options = ("-o", "SetEnv=LC_MONETARY=de EVIL=1 LD_PRELOAD=x COLORTERM=truecolor TERM=vt52")
     seen = dict(
         line.partition("=")[::2]
         for line in (await place.gateway.run(NAME, "env", options=options)).stdout.decode().split("\n")
     )
     assert seen["SECRET_OF_MINE"] == "yes"
     assert seen["MLHUB_WORKSPACE"] == NAME
-    assert (seen["LC_MONETARY"], seen["COLORTERM"]) == ("de", "truecolor")
+    assert (seen["LC_MONETARY"], seen["COLORTERM"], seen["TERM"]) == ("de", "truecolor", "vt52")
     assert not {"EVIL", "LD_PRELOAD", "VIRTUAL_ENV", "PYTEST_CURRENT_TEST"} & seen.keys()
 
 
@@ -104,8 +99,8 @@ async def test_a_shell_reads_its_commands_from_the_input(place: Place) -> None:
     assert (ran.status, ran.stdout) == (3, b"one\n")
 
 
-async def test_a_command_that_is_killed_ends_with_its_signal(place: Place) -> None:
-    async with connect(place) as connection:
+async def test_a_command_that_is_killed_ends_with_its_signal(local: Place) -> None:
+    async with local.connect() as connection:
         result = await connection.run("kill -KILL $$")
         assert result.exit_signal is not None
         assert result.exit_signal[0] == "KILL"
@@ -113,7 +108,7 @@ async def test_a_command_that_is_killed_ends_with_its_signal(place: Place) -> No
 
 async def test_a_client_sends_signals(place: Place) -> None:
     async with (
-        connect(place) as connection,
+        place.connect() as connection,
         connection.create_process("trap 'echo got; exit 5' USR1; echo on; while :; do sleep 0.05; done") as process,
     ):
         assert await process.stdout.readline() == "on\n"
@@ -125,7 +120,7 @@ async def test_a_client_sends_signals(place: Place) -> None:
 
 async def test_a_terminal_has_size_type_and_modes_and_follows_the_client(place: Place) -> None:
     async with (
-        connect(place) as connection,
+        place.connect() as connection,
         connection.create_process(
             "trap 'stty size' WINCH; stty size; stty -a | grep -o -- '-\\?echo '; echo $TERM; read x; read y; exit 4",
             term_type="vt220",
@@ -143,18 +138,18 @@ async def test_a_terminal_has_size_type_and_modes_and_follows_the_client(place: 
 
 async def test_control_c_reaches_the_program_of_a_terminal(place: Place) -> None:
     async with (
-        connect(place) as connection,
+        place.connect() as connection,
         connection.create_process("echo on; exec sleep 60", term_type="xterm") as process,
     ):
         assert (await process.stdout.readline()).strip() == "on"
         process.stdin.write("\x03")
         await process.wait(timeout=20)
-        assert process.exit_signal is not None
-        assert process.exit_signal[0] == "INT"
+        # The engine tells no signal from the status that shells make of it.
+        assert process.exit_signal[0] == "INT" if process.exit_signal else process.exit_status == 130
 
 
-async def test_nobody_but_the_gateway_gets_in(place: Place, tmp_path: Path) -> None:
-    stranger = OpenSsh(tmp_path / "stranger", place.gateway.port)
+async def test_nobody_but_the_gateway_gets_in(local: Place, tmp_path: Path) -> None:
+    stranger = OpenSsh(tmp_path / "stranger", local.gateway.port)
     ran = await stranger.run(NAME, "echo in")
     assert (ran.status, ran.stdout) == (255, b"")
     assert "Permission denied (publickey)" in ran.stderr
@@ -162,7 +157,7 @@ async def test_nobody_but_the_gateway_gets_in(place: Place, tmp_path: Path) -> N
 
 async def test_without_a_key_of_the_gateway_nobody_gets_in(tmp_path: Path) -> None:
     client = OpenSsh(tmp_path / "client", 0)
-    entries = {NAME: entry(tmp_path / "workspace")}
+    entries: dict[str, Entry] = {NAME: local_entry(tmp_path / "workspace")}
     async with AttachServer(
         host="127.0.0.1", port=0, host_key_file=tmp_path / "key", gateway_public_key=None, enter=entries.get
     ) as server:
@@ -172,42 +167,76 @@ async def test_without_a_key_of_the_gateway_nobody_gets_in(tmp_path: Path) -> No
 
 
 async def test_a_workspace_that_is_not_running_says_so_also_to_a_connection_that_was_in(place: Place) -> None:
-    async with connect(place) as connection:
+    async with place.connect() as connection:
         assert (await connection.run("echo in")).stdout == "in\n"
         del place.entries[NAME]
         with pytest.raises(asyncssh.ChannelOpenError, match="workspace ws-alice-test is not running"):
             await connection.run("echo in")
 
 
-async def test_what_runs_is_hung_up_when_the_client_goes_and_what_left_stays(place: Place) -> None:
+@pytest.mark.parametrize("options", [(), ("-tt",)], ids=["pipes", "terminal"])
+async def test_what_runs_is_hung_up_when_the_client_goes_and_what_left_stays(
+    place: Place, options: tuple[str, ...]
+) -> None:
     line = "setsid sh -c 'echo $$; exec sleep 61 </dev/null >/dev/null 2>&1' & read go; echo $$; exec sleep 60"
-    client = await place.gateway.start(NAME, line)
+    client = await place.gateway.start(NAME, line, options=options)
     assert client.stdout is not None
     assert client.stdin is not None
     stays = int(await client.stdout.readline())
     client.stdin.write(b"\n")
+    if options:
+        await client.stdout.readline()  # the terminal's echo
     goes = int(await client.stdout.readline())
+    assert await place.is_alive(goes)
     try:
         client.kill()
         await client.communicate()
-        await until(lambda: not is_alive(goes))
-        assert is_alive(stays)
+        await until_async(lambda: has_gone(place, goes))
+        assert await place.is_alive(stays)
     finally:
-        os.kill(stays, signal.SIGKILL)
+        await place.inside(f"kill -KILL {stays}")
+
+
+async def test_a_program_whose_output_nobody_reads_any_more_ends(place: Place) -> None:
+    async with place.connect() as connection, connection.create_process("echo $$; exec yes") as process:
+        pid = int(await process.stdout.readline())
+        # As the gateway passes it on, for `ssh workspace yes | head`.
+        process.channel._send_request(b"eow@openssh.com")
+        await until_async(lambda: has_gone(place, pid))
+        await process.wait(timeout=20)
 
 
 async def test_the_workspaces_own_ports_can_be_reached_and_no_others(place: Place) -> None:
-    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"hello\n")
-        writer.close()
+    greeter = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(GREETER)}")
+    assert greeter.stdout is not None
+    pid, port = (int(number) for number in (await greeter.stdout.readline()).split())
+    try:
+        data = random.Random(4).randbytes(5_000_000)
+        async with place.connect() as connection:
+            reader, writer = await connection.open_connection("localhost", port)
+            assert await reader.readline() == b"hello\n"
+            writer.write(data)
+            writer.write_eof()
+            assert await reader.read() == data + b"bye\n"
+            with pytest.raises(asyncssh.ChannelOpenError, match="only ports of the workspace"):
+                await connection.open_connection("192.0.2.1", port)
+            with pytest.raises(asyncssh.ChannelOpenError, match=r"refused|Errno 111"):
+                await connection.open_connection("127.0.0.1", port)
+    finally:
+        await place.inside(f"kill {pid}")
+        await greeter.communicate()
 
-    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server, connect(place) as connection:
-        port = server.sockets[0].getsockname()[1]
-        reader, writer = await connection.open_connection("127.0.0.1", port)
-        assert await reader.read() == b"hello\n"
-        writer.close()
-        with pytest.raises(asyncssh.ChannelOpenError, match="only ports of the workspace"):
-            await connection.open_connection("192.0.2.1", port)
+
+async def test_ssh_carries_a_port_over_its_own_streams(place: Place) -> None:
+    greeter = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(GREETER)}")
+    assert greeter.stdout is not None
+    pid, port = (int(number) for number in (await greeter.stdout.readline()).split())
+    try:
+        ran = await place.gateway.run(NAME, options=("-W", f"localhost:{port}"), stdin=b"to and fro\n")
+        assert ran.stdout == b"hello\nto and fro\nbye\n"
+    finally:
+        await place.inside(f"kill {pid}")
+        await greeter.communicate()
 
 
 async def test_sftp_puts_gets_lists_and_removes(place: Place, tmp_path: Path) -> None:
@@ -223,11 +252,12 @@ async def test_sftp_puts_gets_lists_and_removes(place: Place, tmp_path: Path) ->
     assert ran.status == 0, ran.stderr
     assert (tmp_path / "down").read_bytes() == data
     assert b"-rw-------" in ran.stdout
-    assert [path.name for path in (place.cwd / "folder").iterdir()] == ["moved"]
+    assert (await place.inside(f"ls {place.cwd}/folder")).split() == ["moved"]
+    await place.inside(f"rm -r {place.cwd}/folder")
 
 
 async def test_sftp_says_what_is_wrong(place: Place) -> None:
-    async with connect(place) as connection, connection.start_sftp_client() as sftp:
+    async with place.connect() as connection, connection.start_sftp_client() as sftp:
         with pytest.raises(asyncssh.SFTPNoSuchFile):
             await sftp.stat("missing")
         await sftp.mkdir("full")
@@ -235,7 +265,7 @@ async def test_sftp_says_what_is_wrong(place: Place) -> None:
             await file.write("content")
         with pytest.raises(asyncssh.SFTPFailure):
             await sftp.rmdir("full")
-        assert await sftp.realpath(".") == str(place.cwd)
+        assert await sftp.realpath(".") == place.cwd
 
 
 async def test_the_host_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
@@ -250,30 +280,22 @@ async def test_the_host_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: P
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_command_without_a_directory_says_so(place: Place) -> None:
-    place.entries[NAME] = LocalEntry(place.cwd / "gone", place.entries[NAME].environment)
-    ran = await place.gateway.run(NAME, "true")
+async def test_a_command_without_a_directory_says_so(local: Place) -> None:
+    local.entries[NAME] = LocalEntry(Path(local.cwd) / "gone", {"PATH": os.environ["PATH"]})
+    ran = await local.gateway.run(NAME, "true")
     assert ran.status == 126
     assert "can't be started" in ran.stderr
 
 
-async def test_each_child_enters_the_cgroup_before_its_program_runs(place: Place, tmp_path: Path) -> None:
+async def test_each_child_enters_the_cgroup_before_its_program_runs(local: Place, tmp_path: Path) -> None:
     def enter(pid: int) -> None:
         (tmp_path / "entered").write_text(str(pid))
 
-    place.entries[NAME] = LocalEntry(place.cwd, place.entries[NAME].environment, enter_cgroup=enter)
-    ran = await place.gateway.run(NAME, f"cat {tmp_path}/entered; echo; echo $$")
+    local.entries[NAME] = LocalEntry(Path(local.cwd), {"PATH": os.environ["PATH"]}, enter_cgroup=enter)
+    ran = await local.gateway.run(NAME, f"cat {tmp_path}/entered; echo; echo $$")
     entered, own = ran.stdout.split()
     assert entered == own
 
 
-def connect(place: Place) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
-    return asyncssh.connect(
-        "127.0.0.1",
-        place.gateway.port,
-        username=NAME,
-        client_keys=[place.gateway.key],
-        known_hosts=([asyncssh.import_public_key(place.server.address.host_key)], [], []),
-        config=None,
-        agent_path=None,
-    )
+async def has_gone(place: Place, pid: int) -> bool:
+    return not await place.is_alive(pid)

@@ -1,6 +1,5 @@
 """A forwarded connection: an SSH channel carried to a port of a workspace."""
 
-import asyncio
 import contextlib
 
 import asyncssh
@@ -10,13 +9,12 @@ from mlhub_spawner_worker.entry import EntryError, Link, Loopback
 
 
 class Forward(asyncssh.SSHTCPSession[bytes]):
-    """One connection; it is the link's caller."""
+    """One connection; it is the link's client."""
 
     def __init__(self) -> None:
         self._channel: asyncssh.SSHTCPChannel[bytes]
         self._pace: Pace
         self._link: Link
-        self._sends, self._listens = True, True
 
     @classmethod
     async def open(cls, loopback: Loopback, port: int) -> "Forward":
@@ -38,6 +36,11 @@ class Forward(asyncssh.SSHTCPSession[bytes]):
         self._pace.release()
         self._link.resume_reading()
 
+    async def run(self) -> None:
+        """Until the port has said all."""
+        await self._link.wait()
+        self._channel.close()
+
     # From the client to the port
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
@@ -47,10 +50,7 @@ class Forward(asyncssh.SSHTCPSession[bytes]):
     def eof_received(self) -> bool:
         """The client sends no more, but still listens."""
         self._link.write_eof()
-        self._sends = False
-        if not self._listens:
-            asyncio.get_running_loop().call_soon(self.close)
-        return self._listens
+        return True
 
     def pause_writing(self) -> None:
         """The client is slow."""
@@ -68,20 +68,9 @@ class Forward(asyncssh.SSHTCPSession[bytes]):
 
     def write(self, data: bytes, *, is_error: bool = False) -> None:
         """Pass on."""
-        with contextlib.suppress(OSError):
-            self._channel.write(data)
-
-    def write_eof(self) -> None:
-        """The port sends no more."""
-        self._listens = False
-        with contextlib.suppress(OSError):
-            self._channel.write_eof()
-        if not self._sends:
-            self.close()
-
-    def close(self) -> None:
-        """The connection to the port is gone."""
-        self._channel.close()
+        if not is_error:
+            with contextlib.suppress(OSError):
+                self._channel.write(data)
 
     def pause_reading(self) -> None:
         """Hold up the client: the port is slow."""

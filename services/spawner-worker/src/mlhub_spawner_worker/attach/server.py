@@ -1,11 +1,11 @@
 """The SSH server that the gateway, and nobody else, enters workspaces through."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import asyncssh
 import structlog
@@ -24,7 +24,7 @@ Enter = Callable[[str], Entry | None]
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOGIN_SECONDS = 20
 _KEEPALIVE_SECONDS = 30
-_FAREWELL = 2.0
+_FAREWELL = 5.0
 """Seconds for programs to end when the endpoint does; who ignores a hang-up goes on."""
 _KEY_EXCHANGES = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
@@ -104,6 +104,12 @@ class _Open:
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this work, and remember it until it is done."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
 
 class _Server(asyncssh.SSHServer):
     """One connection of the gateway."""
@@ -135,7 +141,7 @@ class _Server(asyncssh.SSHServer):
         channel: asyncssh.SSHServerChannel[bytes] = self._connection.create_server_channel(encoding=None)
         # There is no public way to another class of channel.
         channel.__class__ = EowChannel
-        return channel, Session(name, entry, connection_info=self._connection_info(), tasks=self._open.tasks)
+        return channel, Session(name, entry, connection_info=self._connection_info(), keep=self._open.keep)
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
@@ -155,6 +161,7 @@ class _Server(asyncssh.SSHServer):
 
     async def _connect(self, loopback: Loopback, port: int) -> Forward:
         forward = await Forward.open(loopback, port)
+        self._open.keep(forward.run())
         if self._connection.is_closed():
             # asyncssh does not tell the session of a channel that is gone before it is open.
             forward.connection_lost(None)

@@ -1,10 +1,10 @@
 """One SSH session: a shell, a command or a subsystem, carried to a program inside a workspace."""
 
-import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import structlog
@@ -13,6 +13,8 @@ from mlhub_spawner_worker.attach.pace import Pace
 from mlhub_spawner_worker.entry import Child, Entry, EntryError, Order, Size, Terminal, What
 
 log = structlog.get_logger(__name__)
+
+Keep = Callable[[Coroutine[Any, Any, None]], None]
 
 _CANNOT_START = 126
 """Exit status of a shell whose command can't be run."""
@@ -36,11 +38,9 @@ class EowChannel(asyncssh.SSHServerChannel[bytes]):
 class Session(asyncssh.SSHServerSession[bytes]):
     """Runs one program of a workspace and carries its streams, signals and exit status; it is the program's client."""
 
-    def __init__(
-        self, name: str, entry: Entry, *, connection_info: Mapping[str, str], tasks: set[asyncio.Task[None]]
-    ) -> None:
-        """The session's work is kept in `tasks` until its program has ended."""
-        self._name, self._entry, self._connection_info, self._tasks = name, entry, connection_info, tasks
+    def __init__(self, name: str, entry: Entry, *, connection_info: Mapping[str, str], keep: Keep) -> None:
+        """The session's work is given to `keep`; it lasts until its program has ended."""
+        self._name, self._entry, self._connection_info, self._keep = name, entry, connection_info, keep
         self._channel: asyncssh.SSHServerChannel[bytes]
         self._pace: Pace
         self._what = What.SHELL
@@ -75,9 +75,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
     def session_started(self) -> None:
         """Start the program."""
         self._pace = Pace(self._channel)
-        task = asyncio.ensure_future(self._run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(self._run())
 
     # From the client to the program
 

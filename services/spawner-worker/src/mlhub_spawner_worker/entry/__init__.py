@@ -1,7 +1,6 @@
 """How programs are run inside a workspace: what the attach endpoint asks for, and each backend offers in its way."""
 
 from mlhub_spawner_worker.entry.contract import (
-    Caller,
     Child,
     Client,
     Entry,
@@ -15,7 +14,6 @@ from mlhub_spawner_worker.entry.contract import (
 )
 
 __all__ = [
-    "Caller",
     "Child",
     "Client",
     "Entry",

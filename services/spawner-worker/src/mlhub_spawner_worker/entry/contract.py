@@ -66,16 +66,6 @@ class Client(Protocol):
         """Send again."""
 
 
-class Caller(Client, Protocol):
-    """Who holds the other end of a connection."""
-
-    def write_eof(self) -> None:
-        """Nothing more will be written; input is still taken."""
-
-    def close(self) -> None:
-        """The connection is gone."""
-
-
 class Link(Protocol):
     """Our end of what takes input and makes output. It hands nothing over before the first `resume_reading`."""
 
@@ -94,6 +84,12 @@ class Link(Protocol):
     def close(self) -> None:
         """Let go of it: a program is hung up, a connection closed. May be called again, and after its end."""
 
+    async def wait(self) -> int:
+        """Return once it has ended, or is let go of, and all its output has been handed over.
+
+        How a program ended is its status, negative the signal.
+        """
+
 
 class Child(Link, Protocol):
     """A program that runs inside a workspace, leader of a group of its own."""
@@ -107,14 +103,11 @@ class Child(Link, Protocol):
     def signal(self, number: Signals) -> None:
         """Send a signal to its group, if it still runs."""
 
-    async def wait(self) -> int:
-        """How it ended, once all its output has been handed over: its status, negative the signal that ended it."""
-
 
 class Loopback(Protocol):
     """The ports of a workspace that has a loopback of its own."""
 
-    async def connect(self, port: int, caller: Caller) -> Link:
+    async def connect(self, port: int, client: Client) -> Link:
         """A connection to one of them; EntryError if there is none."""
 
 

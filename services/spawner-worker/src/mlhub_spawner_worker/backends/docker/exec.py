@@ -1,0 +1,175 @@
+"""The way into a running container."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from signal import Signals
+from typing import Any
+
+from aiodocker.execs import Exec
+
+from mlhub_shared.errors import MLHubError
+from mlhub_spawner_worker.backends.docker import exec_script
+from mlhub_spawner_worker.backends.docker.engine import Engine
+from mlhub_spawner_worker.backends.docker.errors import translated
+from mlhub_spawner_worker.backends.docker.exec_link import ExecLink, Place
+from mlhub_spawner_worker.entry import Child, Client, Link, Loopback, Order, Size
+
+_LOST = 255
+"""What ssh itself ends with when a connection is lost."""
+_FIRST_LOOK, _SLOWEST_LOOK = 0.02, 1.0
+"""Seconds between looks whether a program that has closed its output has ended."""
+_PIPE_PATIENCE = 0.5
+"""Seconds for a program to notice a broken pipe before it is hung up."""
+_FAREWELL = 1.0
+"""Seconds for a port to close a connection whose input has ended."""
+
+
+class ContainerEntry:
+    """How to enter a container; the engine is asked nothing before something is run."""
+
+    def __init__(self, engine: Engine, container: str, *, home: str | None) -> None:
+        """Programs start in `home`, if it is there; None: where the image says."""
+        self._place, self._home = Place(engine, container), home
+
+    @property
+    def loopback(self) -> Loopback:
+        """The container's own."""
+        return ContainerLoopback(self._place)
+
+    async def run(self, order: Order, client: Client) -> Child:
+        """Run a program as the container's user; EntryError if that can't be."""
+        terminal = {"TERM": order.terminal.type} if order.terminal is not None else {}
+        return await ContainerChild.open(
+            self._place,
+            exec_script.program(order, self._home),
+            client,
+            environment={**order.environment, **terminal},
+            has_terminal=order.terminal is not None,
+        )
+
+
+class ContainerLoopback:
+    """The ports of a container, for what listens on its loopback only."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    async def connect(self, port: int, client: Client) -> Link:
+        """Reach a port; EntryError if nothing listens there, or the image lacks what it takes."""
+        return await ContainerConnection.open(self._place, exec_script.connection(port), client)
+
+
+class ContainerChild(ExecLink):
+    """A program that runs in a container, leader of a session of its own."""
+
+    def __init__(self, place: Place, exec_: Exec, client: Client, *, has_terminal: bool) -> None:
+        super().__init__(place, exec_, client, has_terminal=has_terminal)
+        self._controls: set[asyncio.Task[None]] = set()
+        self._in_turn = asyncio.Lock()
+        self._size: Size | None = None
+        self._is_closing = False
+        self._unwanted_since: float | None = None
+        self._is_unwanted = False
+
+    def close_output(self) -> None:
+        """Have the next thing it says break its pipe."""
+        self._is_unwanted = True
+
+    def resize(self, size: Size) -> None:
+        """Tell its terminal the new size."""
+        if self._has_terminal:
+            self._size = size
+            self._control(self._resize())
+
+    def signal(self, number: Signals) -> None:
+        """Send a signal to its group, if it still runs."""
+        if not self._has_ended:
+            self._control(self._place.signal(number, self._group))
+
+    def close(self) -> None:
+        """Hang up: what the program left behind on purpose stays, all else of it ends."""
+        if not self._has_ended and not self._is_closing:
+            self._is_closing = True
+            self._control(self._hang_up())
+
+    async def wait(self) -> int:
+        """How it ended; the engine tells a signal as 128 and its number, as shells do, and so do we."""
+        await self._ended()
+        if self._is_broken and not self._is_closing:
+            # Its streams are lost, so it is of no use to anybody any more.
+            self._control(self._place.signal(Signals.SIGHUP, self._group))
+        status = await self._final_status()
+        while self._controls:
+            await asyncio.wait(self._controls)
+        return status
+
+    async def _final_status(self) -> int:
+        delay = _FIRST_LOOK
+        while not self._is_closing and not self._is_broken:
+            try:
+                status = await self._status()
+            except MLHubError:
+                break
+            if status is not None:
+                return status
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _SLOWEST_LOOK)
+        self._client.write(b"the connection to the workspace is lost\r\n", is_error=True)
+        return _LOST
+
+    def _is_wanted(self) -> bool:
+        if not self._is_unwanted:
+            return True
+        now = asyncio.get_running_loop().time()
+        if self._unwanted_since is None:
+            self._unwanted_since = now
+            self.signal(Signals.SIGPIPE)
+        elif now - self._unwanted_since > _PIPE_PATIENCE:
+            self.close()
+        return False
+
+    def _control(self, work: Coroutine[Any, Any, None]) -> None:
+        async def in_turn() -> None:
+            async with self._in_turn:
+                await work
+
+        task = asyncio.ensure_future(in_turn())
+        self._controls.add(task)
+        task.add_done_callback(self._controls.discard)
+
+    async def _resize(self) -> None:
+        if self._size is None:
+            return  # one before has done it
+        (columns, rows, *_), self._size = self._size, None
+        with contextlib.suppress(MLHubError), translated("resize a terminal"):
+            await self._exec.resize(h=rows, w=columns)
+
+    async def _hang_up(self) -> None:
+        await self._place.signal(Signals.SIGHUP, self._group)
+        self._work.cancel()
+
+
+class ContainerConnection(ExecLink):
+    """A connection to a port of a container."""
+
+    def __init__(self, place: Place, exec_: Exec, client: Client, *, has_terminal: bool) -> None:
+        super().__init__(place, exec_, client, has_terminal=has_terminal)
+        self._closed = asyncio.Event()
+
+    def close(self) -> None:
+        """End the input; what does not end by that is ended."""
+        self._closed.set()
+        self.write_eof()
+        self.resume_reading()
+
+    async def wait(self) -> int:
+        """Return when it has ended."""
+        closed = asyncio.ensure_future(self._closed.wait())
+        await asyncio.wait([closed, self._work], return_when=asyncio.FIRST_COMPLETED)
+        closed.cancel()
+        await asyncio.wait([self._work], timeout=_FAREWELL)
+        if not self._has_ended:
+            await self._place.signal(Signals.SIGTERM, self._group)
+            self._work.cancel()
+        return 0

@@ -1,0 +1,86 @@
+"""What is run in a container to become the program that somebody asked for.
+
+An image promises no more than `/bin/sh`. Its first words, on the first line of output, are a record separator and the
+process id in the container's own numbering: the engine tells the host's, by which nothing can be signalled from inside.
+"""
+
+import inspect
+import signal
+
+from mlhub_spawner_worker.entry import Order, Terminal, What, modes, relay, sftp_server
+
+MARK = b"\x1e"
+"""What the first line begins with."""
+
+_SHELL = ["/bin/sh", "-c"]
+
+_PREPARE = r"""
+[ -z "$1" ] || cd -- "$1" 2>/dev/null
+for shell in "${SHELL:-}" /bin/bash /bin/sh; do
+    [ -f "$shell" ] && [ -x "$shell" ] && break
+done
+export SHELL="$shell"
+if [ -n "$2" ]; then
+    name=$(tty 2>/dev/null) && export SSH_TTY="$name"
+    stty $2 2>/dev/null || printf '%s\n' "$2" | while read -r mode; do stty $mode </dev/tty 2>/dev/null; done
+fi
+printf '\036%s\n' "$$"
+"""
+"""Arguments: the directory, the terminal's modes one a line (none without a terminal), then the program's own."""
+
+_RUN = {
+    What.SHELL: 'exec "$SHELL" -l',
+    What.COMMAND: 'exec "$SHELL" -c "$3"',
+    What.SFTP: """
+for server in $4; do
+    [ -x "$server" ] && exec "$server"
+done
+command -v python3 >/dev/null && exec python3 -I -c "$3"
+echo "SFTP needs python3 or the sftp-server of OpenSSH in this workspace's image, and it has neither" >&2
+exit 127
+""",
+}
+
+_CONNECT = """
+command -v python3 >/dev/null && exec python3 -I -S -c "$1" "$2"
+echo "ports of this workspace can't be reached over SSH: its image has no python3" >&2
+exit 127
+"""
+
+_LEFT_OUT = frozenset({"pendin", "swtc", "cs7", "cs8"})
+"""Modes that `stty` does not know everywhere, or that nobody sets on a terminal without a wire."""
+_OTHER_NAMES = {"reprint": "rprnt"}
+
+
+def program(order: Order, directory: str | None) -> list[str]:
+    """The command of an exec that becomes what was ordered."""
+    texts = {What.COMMAND: order.line, What.SFTP: inspect.getsource(sftp_server)}
+    script = _PREPARE + _RUN[order.what]
+    terminal = _modes(order.terminal) if order.terminal else ""
+    servers = " ".join(sftp_server.OPENSSH)
+    return [*_SHELL, script, "mlhub", directory or "", terminal, texts.get(order.what, ""), servers]
+
+
+def connection(port: int) -> list[str]:
+    """The command of an exec that becomes a connection to a port of the container's loopback."""
+    return [*_SHELL, _CONNECT, "mlhub", inspect.getsource(relay), str(port)]
+
+
+def kill(number: signal.Signals, group: int) -> list[str]:
+    """The command of an exec that signals a group."""
+    return [*_SHELL, 'kill -"$1" -"$2"', "mlhub", number.name.removeprefix("SIG"), str(group)]
+
+
+def _modes(terminal: Terminal) -> str:
+    columns, rows, *_ = terminal.size
+    wanted = [f"rows {rows}", f"cols {columns}"] if rows and columns else []
+    for opcode, value in terminal.modes.items():
+        name = modes.CHARACTERS.get(opcode) or modes.FLAGS.get(opcode, (0, ""))[1]
+        if not name or name in _LEFT_OUT:
+            continue
+        name = _OTHER_NAMES.get(name, name)
+        if opcode in modes.CHARACTERS:
+            wanted.append(f"{name} {'undef' if value in (0, modes.NO_CHARACTER) else value & 0xFF}")
+        else:
+            wanted.append(name if value else f"-{name}")
+    return "\n".join(wanted) or "echo"
