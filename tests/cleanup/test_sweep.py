@@ -81,6 +81,34 @@ async def test_a_user_who_was_only_not_listed_is_kept(seen: Seen, sweep: Sweep, 
     assert not await is_deleted(seen, hidden)
 
 
+async def test_a_user_with_another_name_is_not_taken_for_deleted(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
+    hub.users = ["a", "old"]
+    _, old, gone = await house(seen, "a", "old", "gone")
+    await sweep.once()
+    hub.users = ["a", "new"]
+    for _ in range(3):
+        report, _ = await sweep.once()
+        assert outcomes(report) == {"old": Outcome.HELD, "gone": Outcome.ASKED}
+    assert not await is_deleted(seen, old)
+    assert await is_deleted(seen, gone)
+    hub.users = ["a", "old"]
+    assert "old" not in outcomes((await sweep.once())[0])
+    hub.users = ["a"]
+    assert [outcomes((await sweep.once())[0])["old"] for _ in range(2)] == [Outcome.WAITING, Outcome.ASKED]
+
+
+async def test_a_user_with_another_name_is_cleaned_up_when_an_admin_says_so(
+    seen: Seen, sweep: Sweep, hub: ScriptedHub
+) -> None:
+    hub.users = ["old"]
+    [old] = await house(seen, "old")
+    await sweep.once()
+    hub.users = ["new"]
+    assert outcomes((await sweep.once())[0]) == {"old": Outcome.HELD}
+    assert outcomes(await sweep.users(dry_run=False)) == {"old": Outcome.ASKED}
+    assert await is_deleted(seen, old)
+
+
 def broken_pages() -> dict[str, object]:
     short = {"items": [{"name": "d"}], "_pagination": {"offset": 3, "limit": 3, "total": 7, "next": None}}
     again = {"items": [{"name": "a"}], "_pagination": {"offset": 3, "limit": 3, "total": 7, "next": {"offset": 4}}}

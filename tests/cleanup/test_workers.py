@@ -42,7 +42,8 @@ async def test_a_lost_worker_is_told_of_once_for_each_time(bus: Bus, seen: Seen,
         await workers.look()
         return [event.detail["node"] for event in await seen.events(EventKind.WORKER_LOST)]
 
-    for node, phase in (("n1", Phase.READY), ("n2", Phase.READY), ("idle", Phase.STOPPED)):
+    kept = await seen.put(living("n1", node="n1", until=None))
+    for node, phase in (("n2", Phase.READY), ("idle", Phase.STOPPED)):
         await seen.put(living(node, node=node, until=None, phase=phase))
     await bus.workers.put("n1", lease("n1"))
     await bus.workers.put("n2", lease("n2"))
@@ -56,6 +57,8 @@ async def test_a_lost_worker_is_told_of_once_for_each_time(bus: Bus, seen: Seen,
     assert await told() == []
     clock.forward(AFTER / 2)
     assert await told() == ["n1"]
+    assert await seen.command(kept) is None, "a node that is away may come back: nothing is asked because of it"
+    assert records.value(kept.name) == kept
     clock.forward(10 * AFTER)
     assert await told() == ["n1"]
     await bus.workers.put("n1", lease("n1"))

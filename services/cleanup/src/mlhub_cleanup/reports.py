@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     WAITING = "waiting"
     """Found for the first time; done if the next sweep finds it again."""
     HELD = "held"
-    """Too much at once for a sweep; an administrator has to say so."""
+    """Too much at once for a sweep, or of a user who may only have another name; an administrator has to say so."""
     ASKED = "asked"
     """Its worker is asked to stop or to delete it."""
     KEPT = "kept"

@@ -29,7 +29,7 @@ _FEW = 3
 
 
 class Sweep:
-    """One look after the other; remembers between them whose owner was missing."""
+    """One look after the other; remembers between them whose owner was missing, and who might have another name now."""
 
     def __init__(
         self,
@@ -43,6 +43,8 @@ class Sweep:
         self._bus, self._records, self._leases = bus, records, leases
         self._commands, self._hub, self._clock = commands, hub, clock
         self._missing_before: set[str] = set()
+        self._known_before: set[str] = set()
+        self._perhaps_renamed: set[str] = set()
         self._sweeping = asyncio.Lock()
 
     async def run(self, interval: timedelta) -> None:
@@ -88,15 +90,23 @@ class Sweep:
                 return report
             report.users = len(known)
             missing = owned.keys() - known
+            if cautious:
+                self._suspect(missing, known)
             verdicts = self._verdicts(missing, owned.keys() - missing, dry_run=dry_run, cautious=cautious)
             if cautious:
-                self._missing_before = missing
+                self._missing_before, self._known_before = missing, known
             for user in sorted(missing):
                 outcome = verdicts.get(user) or await self._verified(user)
                 report.workspaces += [
                     Item.of(record, outcome or await self._delete(record, report.at)) for record in owned[user]
                 ]
             return report
+
+    def _suspect(self, missing: set[str], known: set[str]) -> None:
+        """A name that went while another came is perhaps the same user's; nothing tells the one from the other."""
+        self._perhaps_renamed &= missing
+        if self._known_before and known - self._known_before:
+            self._perhaps_renamed |= missing & self._known_before
 
     def _verdicts(
         self, missing: set[str], present: set[str], *, dry_run: bool, cautious: bool
@@ -109,7 +119,8 @@ class Sweep:
         if len(missing) > max(_FEW, len(present)):
             log.error("sweep.held", missing=len(missing), present=len(present))
             return dict.fromkeys(missing, Outcome.HELD)
-        return dict.fromkeys(missing - self._missing_before, Outcome.WAITING)
+        held = dict.fromkeys(self._perhaps_renamed, Outcome.HELD)
+        return dict.fromkeys(missing - self._missing_before, Outcome.WAITING) | held
 
     async def _verified(self, user: str) -> Outcome | None:
         try:

@@ -66,7 +66,7 @@ class LostWorkers:
                 id=derived_id("worker-lost", node, since.isoformat()),
                 requester=REQUESTER,
                 kind=EventKind.WORKER_LOST,
-                message=f"The worker of node {node} is gone",
+                message=f"The worker of node {node} is gone; what runs there can't be reached, and is not given up",
                 detail={"node": node, "workspaces": workspaces, "since": since.isoformat()},
             )
         )
