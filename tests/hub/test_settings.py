@@ -25,6 +25,7 @@ SECRET = "a-secret-value"
         ({"MLHUB_HUB_WORKSPACES": "whatever"}, "Input should be 'self-service', 'handed-out' or 'one-each'"),
         ({"MLHUB_HUB_PUBLIC_URL": "example.org"}, "must be an address such as http://127.0.0.1:8080"),
         ({"MLHUB_HUB_NAME": "My Hub"}, "MLHUB_HUB_NAME"),
+        ({"MLHUB_HUB_BACKEND": "auto"}, "Input should be 'process', 'docker' or 'kubernetes'"),
         ({"MLHUB_MAX_MEM": "plenty"}, "must be a size such as 2G or 512M"),
     ],
     ids=lambda value: str(value)[:40],
@@ -37,6 +38,36 @@ def test_wrong_settings_end_the_hub_with_a_sentence(tmp_path: Path, environment:
     assert sentence in run.stderr
     assert "Traceback" not in run.stderr
     assert SECRET not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("profiles", "sentence"),
+    [
+        (None, "can't be read: No such file or directory"),
+        ("profiles: [", "is not YAML"),
+        ("profiles: []", "profiles: Tuple should have at least 1 item"),
+        ("profiles: [{name: a}]", "profiles.0.image: Field required"),
+        ("profiles: [{name: a, image: b, cpus: 3}]", "profiles.0.cpus: Extra inputs are not permitted"),
+        ("profiles: [{name: a, image: b}, {name: a, image: c}]", "two profiles have the same name"),
+        ("profiles: [{name: a, image: b, capabilities: [SYS_ADMIN]}]", "no workspace may have SYS_ADMIN"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_wrong_profiles_end_the_hub_with_their_place(tmp_path: Path, profiles: str | None, sentence: str) -> None:
+    file = tmp_path / "profiles.yaml"
+    if profiles is not None:
+        file.write_text(profiles)
+    run = subprocess.run(
+        [sys.executable, "-m", "mlhub_hub"],
+        cwd=tmp_path,
+        env={"MLHUB_HUB_BACKEND": "docker", "MLHUB_PROFILES_FILE": str(file)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == configuration.EXIT_CODE
+    assert sentence in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_a_configuration_that_fails_ends_the_hub_with_its_place(tmp_path: Path) -> None:

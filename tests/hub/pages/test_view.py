@@ -94,7 +94,7 @@ def test_what_differs_from_the_profile_is_said() -> None:
     assert (shown.profile, shown.image) == ("Small", "img:2")
     assert shown.differences == (
         "img:2 instead of img:1",
-        "2 cores instead of 1 core",
+        "2 cores instead of 1",
         "1 GiB shared memory",
         "no persistent volume",
     )
