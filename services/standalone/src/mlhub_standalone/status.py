@@ -101,7 +101,9 @@ def _down(data: DataDir) -> str:
     if running := leftovers.workspaces(data):
         text += f"\n{plural(len(running), 'process')} of kept workspaces run."
     if containers := leftovers.containers(data):
-        text += f"\n{plural(len(containers), 'container')} of kept workspaces run."
+        text += (
+            f"\n{plural(len(containers), 'container')} of kept workspaces {'runs' if len(containers) == 1 else 'run'}."
+        )
     return text
 
 
