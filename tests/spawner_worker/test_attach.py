@@ -136,6 +136,13 @@ async def test_a_terminal_has_size_type_and_modes_and_follows_the_client(place: 
         assert process.exit_status == 4
 
 
+async def test_a_terminal_without_a_command_is_a_login_shell(place: Place) -> None:
+    ran = await place.gateway.run(NAME, stdin=b'echo "$0,$-,$SSH_TTY,$PWD,"; exit 5\n', options=("-tt",))
+    flags, terminal, directory = ran.stdout.decode().split("\n")[-2].split(",")[1:4]
+    assert (ran.status, "i" in flags, directory) == (5, True, place.cwd)
+    assert terminal.startswith("/dev/pts/")
+
+
 async def test_control_c_reaches_the_program_of_a_terminal(place: Place) -> None:
     async with (
         place.connect() as connection,
@@ -254,6 +261,18 @@ async def test_sftp_puts_gets_lists_and_removes(place: Place, tmp_path: Path) ->
     assert b"-rw-------" in ran.stdout
     assert (await place.inside(f"ls {place.cwd}/folder")).split() == ["moved"]
     await place.inside(f"rm -r {place.cwd}/folder")
+
+
+async def test_scp_copies_folders_both_ways(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "folder" / "deeper").mkdir(parents=True)
+    (tmp_path / "folder" / "deeper" / "file").write_bytes(data := random.Random(5).randbytes(1_000_000))
+    scp = ["scp", *place.gateway.options, "-P", str(place.gateway.port), "-r"]
+    up = await execute(*scp, str(tmp_path / "folder"), f"{NAME}@127.0.0.1:copied")
+    assert up.status == 0, up.stderr
+    down = await execute(*scp, f"{NAME}@127.0.0.1:copied/deeper", str(tmp_path / "back"))
+    assert down.status == 0, down.stderr
+    assert (tmp_path / "back" / "file").read_bytes() == data
+    await place.inside(f"rm -r {place.cwd}/copied")
 
 
 async def test_sftp_says_what_is_wrong(place: Place) -> None:

@@ -17,8 +17,8 @@ from mlhub_spawner_worker.entry import Child, Client, Link, Loopback, Order, Siz
 
 _LOST = 255
 """What ssh itself ends with when a connection is lost."""
-_FIRST_LOOK, _SLOWEST_LOOK = 0.02, 1.0
-"""Seconds between looks whether a program that has closed its output has ended."""
+_LOOKS = (0.02, 0.08, 0.4, 1.5)
+"""Seconds after which to look again how a program has ended whose streams have: the engine ends them after it."""
 _PIPE_PATIENCE = 0.5
 """Seconds for a program to notice a broken pipe before it is hung up."""
 _FAREWELL = 1.0
@@ -96,27 +96,22 @@ class ContainerChild(ExecLink):
     async def wait(self) -> int:
         """How it ended; the engine tells a signal as 128 and its number, as shells do, and so do we."""
         await self._ended()
-        if self._is_broken and not self._is_closing:
-            # Its streams are lost, so it is of no use to anybody any more.
+        status = None if self._is_closing else await self._final_status()
+        if status is None and not self._is_closing:
+            # Its streams are lost with the engine, so it is of no use to anybody any more.
+            self._client.write(b"the connection to the workspace is lost\r\n", is_error=True)
             self._control(self._place.signal(Signals.SIGHUP, self._group))
-        status = await self._final_status()
         while self._controls:
             await asyncio.wait(self._controls)
-        return status
+        return _LOST if status is None else status
 
-    async def _final_status(self) -> int:
-        delay = _FIRST_LOOK
-        while not self._is_closing and not self._is_broken:
-            try:
-                status = await self._status()
-            except MLHubError:
-                break
-            if status is not None:
-                return status
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _SLOWEST_LOOK)
-        self._client.write(b"the connection to the workspace is lost\r\n", is_error=True)
-        return _LOST
+    async def _final_status(self) -> int | None:
+        with contextlib.suppress(MLHubError):
+            for delay in (*_LOOKS, 0):
+                if (status := await self._status()) is not None:
+                    return status
+                await asyncio.sleep(delay)
+        return None
 
     def _is_wanted(self) -> bool:
         if not self._is_unwanted:

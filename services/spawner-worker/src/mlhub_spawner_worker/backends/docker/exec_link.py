@@ -60,7 +60,6 @@ class ExecLink:
         self._place, self._exec, self._client, self._has_terminal = place, exec_, client, has_terminal
         self._stream = exec_.start(detach=False)
         self._group = 0
-        self._is_broken = False
         self._preface: list[Message] = []
         self._may_hand_over = asyncio.Event()
         self._input: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -161,7 +160,7 @@ class ExecLink:
                 await self._may_hand_over.wait()
                 self._hand_over(next_)
         except _LOST:
-            self._is_broken = True
+            pass  # with the engine: its streams end without having been ended
         finally:
             writing.cancel()
             await close(self._stream)

@@ -1,0 +1,232 @@
+"""What is special about entering a container; what holds for every workspace is in `test_attach.py`."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from mlhub_spawner_worker.backends.docker.engine import Engine
+from mlhub_spawner_worker.backends.docker.exec import ContainerEntry
+from tests.support.attach_places import (
+    BARE_IMAGE,
+    ENGINE_URL,
+    NAME,
+    PYTHON_IMAGE,
+    Place,
+    container_place,
+    engine_problem,
+    running_container,
+    serve,
+)
+from tests.support.openssh import execute
+from tests.support.waiting import until_async
+
+MEGABYTE = 1 << 20
+ENGINE_SOCKET = ENGINE_URL.removeprefix("unix://")
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[str]:
+    if (problem := engine_problem(BARE_IMAGE)) is not None:
+        pytest.skip(problem)
+    with running_container(BARE_IMAGE) as name:
+        yield name
+
+
+@pytest.fixture
+def doomed(bare: str) -> Iterator[str]:
+    """A container for a test to break."""
+    with running_container(BARE_IMAGE) as name:
+        yield name
+
+
+@pytest.fixture
+async def place(tmp_path: Path, bare: str) -> AsyncIterator[Place]:
+    async with container_place(tmp_path, bare) as place:
+        yield place
+
+
+async def test_a_slow_reader_holds_up_the_program_and_costs_no_memory(place: Place) -> None:
+    await place.gateway.run(NAME, "head -c 3000000 /dev/zero")  # what the first one costs anyhow
+    before = resident()
+    client = await place.gateway.start(NAME, "head -c 104857600 /dev/zero; echo written >&2; exit 3")
+    assert client.stdout is not None
+    assert client.stderr is not None
+    await asyncio.sleep(3)
+    assert resident() - before < 16 * MEGABYTE
+    size = 0
+    while piece := await client.stdout.read(MEGABYTE):
+        size += len(piece)
+    assert (size, await client.stderr.read(), await client.wait()) == (100 * MEGABYTE, b"written\n", 3)
+
+
+async def test_a_program_that_does_not_read_holds_up_its_client_and_costs_no_memory(place: Place) -> None:
+    await place.gateway.run(NAME, "cat >/dev/null", stdin=bytes(3_000_000))
+    before = resident()
+    client = await place.gateway.start(NAME, "sleep 3; wc -c")
+    writing = asyncio.ensure_future(client.communicate(bytes(100 * MEGABYTE)))
+    await asyncio.sleep(2)
+    # The test itself holds the 100 MB, once.
+    assert resident() - before < 116 * MEGABYTE
+    said, _ = await writing
+    assert int(said) == 100 * MEGABYTE
+
+
+async def test_every_key_reaches_a_terminals_program_at_once(place: Place) -> None:
+    # The engine would keep ^P back, which may be the begin of what detaches from a container.
+    async with (
+        place.connect() as connection,
+        connection.create_process("stty raw -echo; echo on; od -An -v -w1 -tx1", term_type="xterm") as process,
+    ):
+        assert (await process.stdout.readline()).strip() == "on"
+        for key in (*range(1, 32), 127):
+            process.stdin.write(chr(key))
+            assert int(await asyncio.wait_for(process.stdout.readline(), 10), 16) == key
+        process.stdin.write("\0a")
+        assert [int(await process.stdout.readline(), 16) for _ in range(2)] == [0, ord("a")]
+
+
+async def test_a_status_tells_a_signal_as_shells_do(place: Place) -> None:
+    assert (await place.gateway.run(NAME, "kill -KILL $$")).status == 128 + 9
+
+
+async def test_programs_start_where_the_image_says_if_there_is_no_home(tmp_path: Path, bare: str) -> None:
+    async with container_place(tmp_path, bare, home="/missing") as place:
+        assert (await place.gateway.run(NAME, "pwd")).stdout == b"/\n"
+
+
+async def test_what_an_image_lacks_is_named(place: Place) -> None:
+    async with place.connect() as connection:
+        with pytest.raises(asyncssh.ChannelOpenError, match="image has no python3"):
+            await connection.open_connection("localhost", 8888)
+        process = await connection.create_process(subsystem="sftp")
+        ended = await process.wait(timeout=20)
+        assert ended.exit_status == 127
+        assert "SFTP needs python3 or the sftp-server of OpenSSH" in str(ended.stderr)
+
+
+async def test_an_image_without_a_shell_and_a_container_that_has_ended_say_so(tmp_path: Path, doomed: str) -> None:
+    async with container_place(tmp_path, doomed) as place:
+        await execute("docker", "exec", doomed, "rm", "/bin/sh")
+        ran = await place.gateway.run(NAME, "true")
+        assert ran.status == 126
+        assert "/bin/sh" in ran.stderr
+        await execute("docker", "kill", doomed)
+        ran = await place.gateway.run(NAME, "true")
+        assert ran.status == 126
+        assert "is not running" in ran.stderr
+
+
+async def test_a_session_ends_with_its_container(tmp_path: Path, doomed: str) -> None:
+    async with container_place(tmp_path, doomed) as place:
+        client = await place.gateway.start(NAME, "echo on; exec sleep 60")
+        assert client.stdout is not None
+        assert await client.stdout.readline() == b"on\n"
+        await execute("docker", "rm", "--force", doomed)
+        await asyncio.wait_for(client.communicate(), 20)
+        assert client.returncode in (128 + 9, 255)
+
+
+async def test_what_runs_is_hung_up_when_the_engine_drops_the_streams(tmp_path: Path, bare: str) -> None:
+    async with between(tmp_path / "engine.sock") as cut, place_through(tmp_path, bare) as place:
+        client = await place.gateway.start(NAME, "echo $$; exec sleep 60")
+        assert client.stdout is not None
+        pid = int(await client.stdout.readline())
+        cut()
+        _, said = await asyncio.wait_for(client.communicate(), 20)
+        assert (client.returncode, b"connection to the workspace is lost" in said) == (255, True)
+        await until_async(lambda: has_gone(place, pid))
+
+
+async def test_what_runs_is_hung_up_when_the_endpoint_ends(tmp_path: Path, bare: str) -> None:
+    async with container_place(tmp_path, bare) as place:
+        pids = []
+        for options in ((), ("-tt",)):
+            client = await place.gateway.start(NAME, "echo $$; exec sleep 60", options=options)
+            assert client.stdout is not None
+            pids.append(int(await client.stdout.readline()))
+    assert not any([await place.is_alive(pid) for pid in pids])
+
+
+async def test_a_dropped_connection_to_a_port_leaves_nothing_behind(tmp_path: Path, bare: str) -> None:
+    if (problem := engine_problem(PYTHON_IMAGE)) is not None:
+        pytest.skip(problem)
+    listen = "import socket, time; s = socket.create_server(('127.0.0.1', 4000)); print(1, flush=True); time.sleep(60)"
+    with running_container(PYTHON_IMAGE) as name:
+        async with container_place(tmp_path, name) as place:
+            listener = await place.gateway.start(NAME, f'exec python3 -c "{listen}"')
+            assert listener.stdout is not None
+            assert await listener.stdout.readline() == b"1\n"
+            before = await place.inside(PROCESSES)
+            async with place.connect() as connection:
+                # It is accepted by nobody, and so never closed by the other side either.
+                await connection.open_connection("localhost", 4000)
+                assert await place.inside(PROCESSES) != before
+            await until_async(lambda: says(place, PROCESSES, before))
+            listener.terminate()
+            await listener.communicate()
+
+
+PROCESSES = "ls -d /proc/[0-9]*/root 2>/dev/null | wc -l"
+
+
+async def says(place: Place, line: str, expected: str) -> bool:
+    return await place.inside(line) == expected
+
+
+async def has_gone(place: Place, pid: int) -> bool:
+    return not await place.is_alive(pid)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@asynccontextmanager
+async def place_through(folder: Path, container: str) -> AsyncIterator[Place]:
+    engine = Engine(f"unix://{folder}/engine.sock", "test")
+    await engine.open()
+    try:
+        async with serve(folder, ContainerEntry(engine, container, home=None), "/", container=container) as place:
+            yield place
+    finally:
+        await engine.aclose()
+
+
+@asynccontextmanager
+async def between(path: Path) -> AsyncIterator[Callable[[], None]]:
+    """A way to the engine whose open connections can be cut."""
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(ENGINE_SOCKET)
+        both = {writer, up_writer}
+        writers.update(both)
+        await asyncio.gather(copy(reader, up_writer), copy(up_reader, writer))
+        for one in both:
+            one.close()
+        writers.difference_update(both)
+
+    def cut() -> None:
+        for writer in writers:
+            writer.transport.abort()
+
+    server = await asyncio.start_unix_server(serve_one, path)
+    try:
+        yield cut
+    finally:
+        cut()
+        server.close()
