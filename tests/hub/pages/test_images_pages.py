@@ -276,6 +276,7 @@ async def test_the_pull_of_an_image_is_a_step(stage: Stage, person: Visitor) -> 
         now_at = page.locator("[data-state=now]")
         await expect(now_at).to_contain_text("Pulling image")
         await expect(now_at).to_contain_text("340 of 1,200 MB")
+        await expect(page.locator("#steps .ml-status")).to_have_text("Preparing 30 %")
         await person.picture("starting-pulling")
         await stage.worker.move(name, Phase.STARTING, progress=70, message="Waiting for Jupyter to answer")
         await expect(now_at).to_contain_text("Waiting for Jupyter")

@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
-from mlhub_hub.pages.steps import State, Step, events_of_start, steps_of
+import pytest
+
+from mlhub_hub.pages.steps import State, Step, as_told, events_of_start, steps_of
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from tests.support.makers import NOW, record, workspace
@@ -75,13 +77,34 @@ def test_events_of_an_earlier_start_are_left_out() -> None:
     assert events_of_start(earlier + latest, None) == latest
 
 
-def test_an_image_that_is_fetched_is_a_step_of_its_own() -> None:
+@pytest.mark.parametrize(
+    ("message", "detail"),
+    [
+        ("Pulling image 340 of 1,200 MB", "340 of 1,200 MB"),
+        ("Fetching lab:1: 3 of 7 layers, 340 of 1200 MB", "lab:1: 3 of 7 layers, 340 of 1200 MB"),
+    ],
+)
+def test_an_image_that_is_fetched_is_a_step_of_its_own(message: str, detail: str) -> None:
     events = [event(kind, 10 * index) for index, kind in enumerate(_ALL[:3])]
-    message = "Pulling image 340 of 1,200 MB"
     pulling = steps(events, record(phase=Phase.PREPARING, message=message))[2]
-    assert (pulling.title, pulling.detail, pulling.state) == ("Pulling image", "340 of 1,200 MB", State.NOW)
+    assert (pulling.title, pulling.detail, pulling.state) == ("Pulling image", detail, State.NOW)
     pulled = Event(
         kind=EventKind.WORKSPACE_PROGRESSED, workspace=workspace(), requester="x", generation=1, message=message
     )
     later = steps([*events, pulled, event(EventKind.WORKSPACE_STARTING, 50)], record(phase=Phase.STARTING))[2]
     assert (later.title, later.detail, later.state) == ("Pulling image", "", State.DONE)
+
+
+def test_what_the_worker_says_since_the_record_is_shown() -> None:
+    preparing = record(phase=Phase.PREPARING, message="Preparing", progress=10)
+    said = [
+        Event(kind=EventKind.WORKSPACE_PROGRESSED, workspace=workspace(), requester="x", at=at, generation=1, **fields)
+        for at, fields in (
+            (NOW - timedelta(seconds=1), {"message": "of an earlier phase", "progress": 50}),
+            (NOW + timedelta(seconds=1), {"message": "Fetching lab:1", "progress": 20}),
+        )
+    ]
+    told = as_told(preparing, said)
+    assert (told.message, told.progress) == ("Fetching lab:1", 20)
+    assert as_told(preparing, said[:1]) == preparing
+    assert as_told(record(phase=Phase.READY), said).message == ""

@@ -26,6 +26,9 @@ _EVENTS_FIRST = 1.0
 
 _QUEUED_PROGRESS = 5
 
+_FOR_ROOM = "Wait"
+"""How a worker's message begins that says no more than that it waits for room: the number of places says more."""
+
 _WAIT_FOR_GENERATION = 0.05
 """Seconds between two looks whether the spawn has got its generation."""
 
@@ -132,6 +135,8 @@ def place_in_line(context: HubContext, workspace: WorkspaceId) -> Progress | Non
 
 
 def _because(context: HubContext, record: WorkspaceRecord) -> str:
+    if record.message and not record.message.startswith(_FOR_ROOM):
+        return f". {record.message}"
     workers = [lease for lease in context.workers.values() if lease.pool == record.pool]
     if not workers:
         return ", no worker is running now"

@@ -105,7 +105,8 @@ class HubSettings(CommonSettings, PolicySettings):
         try:
             self.policy_of_backend()
         except ValidationError as error:
-            raise ValueError("; ".join(problem["msg"] for problem in error.errors(include_url=False))) from None
+            problems = (problem["msg"].removeprefix("Value error, ") for problem in error.errors(include_url=False))
+            raise ValueError(f"MLHUB_PROFILES_FILE: {'; '.join(problems)}") from None
         return self
 
     def policy_of_backend(self) -> Policy:

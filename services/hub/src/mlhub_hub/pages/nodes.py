@@ -54,6 +54,8 @@ class NodeRow:
 def row_of_node(node: Node) -> NodeRow:
     """What the page says of a machine."""
     word, tone, sentence = _WORDS[node.state]
+    if node.state is NodeState.DRAINING and node.workspaces:
+        word = "Draining"
     lease = node.lease
     return NodeRow(
         node=node,
@@ -72,12 +74,10 @@ def _bars(node: Node) -> list[Bar]:
         return []
     if lease.capacity is not None:
         bars.append(_bar("Places", lease.running, lease.capacity, f"{lease.running} of {lease.capacity}"))
-    if lease.cpu_total:
-        words = f"{lease.cpu_granted:g} of {lease.cpu_total:g} cores"
-        bars.append(_bar("CPU", lease.cpu_granted, lease.cpu_total, words))
-    if lease.mem_total:
-        words = f"{size(lease.mem_granted)} of {size(lease.mem_total)}"
-        bars.append(_bar("Memory", lease.mem_granted, lease.mem_total, words))
+    if cpus := lease.cpu_capacity or lease.cpu_total:
+        bars.append(_bar("CPU", lease.cpu_granted, cpus, f"{lease.cpu_granted:g} of {cpus:g} cores"))
+    if memory := lease.mem_capacity or lease.mem_total:
+        bars.append(_bar("Memory", lease.mem_granted, memory, f"{size(lease.mem_granted)} of {size(memory)}"))
     if lease.gpus:
         taken = len(lease.gpus) - len(lease.gpus_free)
         bars.append(_bar("GPUs", taken, len(lease.gpus), f"{taken} of {len(lease.gpus)}"))

@@ -95,11 +95,11 @@ def sentence(workers: list[WorkerLease], records: list[WorkspaceRecord]) -> str:
 
 def _promised(workers: list[WorkerLease], here: list[WorkspaceRecord]) -> list[str]:
     parts = []
-    cpus = sum(worker.cpu_total or 0 for worker in workers)
+    cpus = sum(worker.cpu_capacity or worker.cpu_total or 0 for worker in workers)
     if cpus and all(record.spec.cpu_limit for record in here):
         free = max(cpus - sum(record.spec.cpu_limit or 0 for record in here), 0)
         parts.append(f"{free:g} of {cpus:g} cores free")
-    memory = sum(worker.mem_total or 0 for worker in workers)
+    memory = sum(worker.mem_capacity or worker.mem_total or 0 for worker in workers)
     if memory and all(record.spec.mem_limit for record in here):
         left = max(memory - sum(record.spec.mem_limit or 0 for record in here), 0)
         parts.append(f"{size(left)} of {size(memory)} memory free")

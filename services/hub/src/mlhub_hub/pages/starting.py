@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +13,9 @@ from tornado import web
 
 from mlhub_hub.pages.base import PageHandler
 from mlhub_hub.pages.home import position_of, rows_for
-from mlhub_hub.pages.steps import events_of_start, steps_of
+from mlhub_hub.pages.steps import as_told, events_of_start, steps_of
 from mlhub_hub.pages.stream import StreamHandler
-from mlhub_hub.pages.view import Row
+from mlhub_hub.pages.view import Row, status_of
 from mlhub_shared.contracts.events import Event
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Phase
@@ -32,9 +33,15 @@ class _Start(PageHandler):
         record = self.context.workspaces.value(row.key)
         shown = record if row.status.word != "Requested" else None
         start = events_of_start(events, shown.generation if shown else None)
+        position = position_of(self, row.key)
+        if shown is not None:
+            shown = as_told(shown, start)
+            is_unreachable = self.context.nodes.is_unreachable(shown)
+            status = status_of(shown, row.server, position=position, is_unreachable=is_unreachable)
+            row = replace(row, status=status)
         return {
             "row": row,
-            "steps": steps_of(start, shown, position=position_of(self, row.key), now=self.context.clock()),
+            "steps": steps_of(start, shown, position=position, now=self.context.clock()),
             "events": start,
             "is_over": not user.spawners[server].pending and (shown is None or not shown.phase.is_active),
             "owner": user,

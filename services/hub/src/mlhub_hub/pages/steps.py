@@ -41,7 +41,8 @@ _BEGINS = {
 }
 _PREPARING = 2
 _PULLING = "Pulling image"
-"""How the worker's message begins while an image is fetched, the longest of all that it prepares."""
+_FETCHING = ("Fetching ", _PULLING)
+"""How a worker's message begins while an image is fetched, the longest of all that it prepares."""
 
 _WAITING_FROM = 60
 """Progress from which on the process is there and only its first answer is waited for."""
@@ -56,6 +57,16 @@ def events_of_start(events: Iterable[Event], generation: int | None) -> list[Eve
         if generation is None or event.generation is None or event.generation == generation:
             latest.append(event)
     return latest
+
+
+def as_told(record: WorkspaceRecord, events: Iterable[Event]) -> WorkspaceRecord:
+    """The record with what its worker has said since: how far a start is, is told by events alone."""
+    last = [
+        event for event in events if event.kind is EventKind.WORKSPACE_PROGRESSED and event.at >= record.phase_since
+    ]
+    if not last or not record.phase.is_active or record.phase is Phase.READY:
+        return record
+    return record.model_copy(update={"message": last[-1].message, "progress": last[-1].progress or record.progress})
 
 
 def steps_of(events: list[Event], record: WorkspaceRecord | None, *, position: int | None, now: datetime) -> list[Step]:
@@ -74,7 +85,7 @@ def steps_of(events: list[Event], record: WorkspaceRecord | None, *, position: i
         took = duration(until - since) if since and state is not State.TODO else ""
         detail = _detail(index, record, position) if state is State.NOW else ""
         if index == _PREPARING and _has_pulled(events, record):
-            title, detail = _PULLING, detail.removeprefix(_PULLING).strip()
+            title, detail = _PULLING, _without(detail, _FETCHING)
         steps.append(Step(title, state, since, took, detail))
     return steps
 
@@ -82,7 +93,13 @@ def steps_of(events: list[Event], record: WorkspaceRecord | None, *, position: i
 def _has_pulled(events: list[Event], record: WorkspaceRecord | None) -> bool:
     """Whether this start has had to fetch its image."""
     messages = [event.message for event in events if event.kind in _PROGRESS]
-    return any(message.startswith(_PULLING) for message in [*messages, record.message if record else ""])
+    return any(message.startswith(_FETCHING) for message in [*messages, record.message if record else ""])
+
+
+def _without(text: str, beginnings: Iterable[str]) -> str:
+    for beginning in beginnings:
+        text = text.removeprefix(beginning)
+    return text.strip()
 
 
 def _beginnings(events: list[Event], record: WorkspaceRecord | None) -> dict[int, datetime]:
