@@ -28,7 +28,7 @@ from mlhub_spawner_worker.backends.docker.place import DefaultBridge
 
 SOCKET = "/var/run/docker.sock"
 ENGINE_URL = f"unix://{SOCKET}"
-IMAGE = "mlhub-test-server:2"
+IMAGE = "mlhub-test-server:3"
 PORT = 8888
 
 _SOURCE = Path(__file__).with_name("workspace_server.c")
@@ -103,8 +103,13 @@ def profile(**changes: Any) -> Profile:
 def docker_backend(folder: Path, hub: str, *, bridge: bool = True, **changes: Any) -> DockerBackend:
     """A backend for a hub of the test's own, on the default bridge unless it is to make networks."""
     reach = ReachSettings(firewall=False, network_pool=IPv4Network("10.199.0.0/16"))
-    values: dict[str, Any] = {"profiles": (profile(),), "pull": "never", "reach": reach}
-    settings = DockerSettings(hub=hub, data_dir=folder, engine_url=ENGINE_URL, **(values | changes))
+    values: dict[str, Any] = {
+        "profiles": (profile(),),
+        "engine_url": ENGINE_URL,
+        "pull": "never",
+        "reach": reach,
+    }
+    settings = DockerSettings(hub=hub, data_dir=folder, **(values | changes))
     return DockerBackend(settings, networks=(lambda engine: DefaultBridge()) if bridge else None)
 
 

@@ -34,7 +34,7 @@ static void behave(void) {
     fflush(stdout);
     if (number("FAKE_EAT")) {
         size_t size = (size_t)number("FAKE_EAT") << 20;
-        char *eaten = malloc(size);
+        volatile char *eaten = malloc(size);
         for (size_t at = 0; at < size; at += 4096) eaten[at] = 1;
     }
 }
