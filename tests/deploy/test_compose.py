@@ -1,12 +1,13 @@
 """What a person does with ML Hub by `docker compose up`, and what he must not be able to do."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.compose import ADMIN, SERVICES, ComposeStack, docker, inspect, wait_until
+from tests.support.compose import ADMIN, SERVICES, ComposeStack, docker, inspect, running_compose, wait_until
 from tests.support.hub_client import Session
 from tests.support.kernel import run_cell
 
@@ -16,6 +17,9 @@ READY_WITHIN = 120.0
 """Seconds from the request to the first answer of JupyterLab, while other tests keep both cores busy."""
 
 HEALTHY_WITHIN = 60.0
+"""Seconds on cores that have nothing else to do."""
+
+QUICK = {"profile": "quick"}
 
 DIAL = """
 import socket
@@ -77,7 +81,8 @@ def form_made(compose_stack: ComposeStack, admin: Session) -> dict[str, Any]:
 
 def test_every_service_is_healthy_soon(compose_stack: ComposeStack) -> None:
     assert set(compose_stack.health().values()) == {"healthy"}
-    assert compose_stack.started_in < HEALTHY_WITHIN
+    crowd = max(1.0, os.getloadavg()[1] / (os.cpu_count() or 1))
+    assert compose_stack.started_in < HEALTHY_WITHIN * crowd
 
 
 def test_the_engine_has_fenced_every_service_in(compose_stack: ComposeStack) -> None:
@@ -152,7 +157,7 @@ def test_a_workspace_reaches_the_hubs_api_and_nothing_else_of_the_deployment(
 
 def test_an_upgrade_leaves_workspaces_alone(compose_stack: ComposeStack, form_made: dict[str, Any]) -> None:
     before = {name: compose_stack.container(name) for name in SERVICES}
-    compose_stack.up("--force-recreate", within=180)
+    compose_stack.up("--force-recreate")
     assert not set(before.values()) & {compose_stack.container(name) for name in SERVICES}
     assert inspect(form_made["Id"])["State"]["StartedAt"] == form_made["State"]["StartedAt"]
     # The new proxy has joined the networks of users, and the hub remembers its users.
@@ -201,6 +206,32 @@ def test_a_start_that_fails_says_why_on_the_page_and_by_rest(
     assert said in str(last)
     assert said in admin.get(f"/hub/home?user={user}").text
     wait_until(lambda: not stack.labelled("container"), within=60)
+
+
+def test_two_deployments_share_an_engine_a_pool_of_addresses_and_the_names_of_users(
+    compose_stack: ComposeStack, tmp_path: Path
+) -> None:
+    start(compose_stack, "twin", user_options=QUICK)
+    here = compose_stack.workspace("twin")
+    with running_compose(tmp_path, MLHUB_NETWORK_POOL=compose_stack.pool) as other:
+        start(other, "twin", user_options=QUICK)
+        there = other.workspace("twin")
+        subnets = [subnet_of(container) for container in (here, there)]
+        assert len(set(subnets)) == 2
+        assert other.hub.workspace("GET", "twin", "api").status_code == 200
+        other.hub.stop("twin")
+        wait_until(lambda: not other.labelled("container"), within=60)
+    assert not other.everything_labelled()
+    assert inspect(here["Id"])["State"]["StartedAt"] == here["State"]["StartedAt"]
+    assert compose_stack.hub.workspace("GET", "twin", "api").status_code == 200
+    assert set(compose_stack.health().values()) == {"healthy"}
+    compose_stack.hub.stop("twin")
+
+
+def subnet_of(container: dict[str, Any]) -> str:
+    """The one network that a workspace is on."""
+    (network,) = container["NetworkSettings"]["Networks"]
+    return docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", network)
 
 
 def said_of(stack: ComposeStack, user: str) -> str:

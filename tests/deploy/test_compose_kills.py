@@ -33,7 +33,7 @@ def test_a_service_that_is_killed_during_ten_spawns_loses_and_doubles_none(
         else:
             asking[0].result()
         compose_stack.kill(victim)
-        compose_stack.up(within=SETTLED_WITHIN)
+        compose_stack.up()
         [asked.result() for asked in asking]
     settled(compose_stack)
 

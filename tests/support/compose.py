@@ -111,12 +111,12 @@ class ComposeStack:
 
     # Start and end
 
-    def up(self, *arguments: str, within: float = 60) -> Self:
+    def up(self, *arguments: str, within: float = 180) -> Self:
         """`docker compose up -d`, until every service is healthy."""
         began = time.monotonic()
         self.compose("up", "-d", *arguments)
         try:
-            wait_until(lambda: set(self.health().values()) == {"healthy"}, within=within, every=0.5)
+            wait_until(lambda: set(self.health().values()) == {"healthy"}, within=within, every=1)
         except TimeoutError:
             raise RuntimeError(f"{self.health()}\n{self.report()}") from None
         self.started_in = time.monotonic() - began
