@@ -10,7 +10,7 @@ from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceSpec
 from tests.support.makers import delete, record, spawn, stop, workspace
 from tests.support.nats_server import NatsServer
-from tests.support.scripted_backend import ScriptedBackend
+from tests.support.scripted_backend import Script, ScriptedBackend
 from tests.support.waiting import until, until_async
 from tests.support.workers import People, never, working
 
@@ -29,6 +29,21 @@ async def test_what_runs_is_adopted(
         await people.reaches(ALICE, Phase.FAILED, within=10)
     assert scripted.calls["start", ALICE] == 1
     assert EventKind.WORKSPACE_ADOPTED in [event.kind for event in await people.history(ALICE)]
+
+
+async def test_a_trace_of_what_has_no_data_here_does_not_come_back_to_life(
+    nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, people: People
+) -> None:
+    bob = workspace("bob")
+    for target, has_data in ((workspace(), False), (bob, True)):
+        left = record(target.user, phase=Phase.STOPPED, node="n1", has_data=has_data)
+        scripted.scripts[left.name] = Script(left)
+    async with working(nats_server, tmp_path / "w", scripted):
+        assert await people.record(ALICE) is None
+        await people.reaches(bob.name, Phase.STOPPED)
+        assert not any(scripted.is_called("erase", left) for left in (ALICE, bob.name)), (
+            "what is unclear is not removed"
+        )
 
 
 async def test_a_start_in_flight_goes_on_under_the_same_generation(

@@ -129,9 +129,6 @@ class Driver:
                 metrics.SPAWNS.labels(result=seen.reason).inc()
             case _:
                 pass
-        if new is not None and new.node is None and record.node is not None:
-            # Nothing binds it to this node any more; a command that lay about here might bring it back one day.
-            await forget_command(self._tools.bus, record.pool, self._name, record.node, up_to=new.generation)
         log.info(
             "workspace.moved",
             workspace=self._name,
@@ -139,6 +136,9 @@ class Driver:
             phase=new.phase if new else "deleted",
             correlation_id=record.correlation_id,
         )
+        if new is not None and new.node is None:
+            # It may start anywhere now; a command that lay about here might bring it back to life one day.
+            await forget_command(self._tools.bus, record.pool, self._name, record.node, up_to=new.generation)
 
     async def _unless_changed(
         self, record: WorkspaceRecord, work: Coroutine[None, None, Observation]

@@ -71,9 +71,9 @@ class Reconciler:
             record = (self._tools.store.known(name) if is_first else None) or await self._tools.store.get(name)
             if record is not None and found.record.node == record.node != self._tools.node:
                 record = await self._take_over(record)
-            if record is None:
+            if record is None and _may_come_back(found):
                 lost.append(found)
-            elif found.running is not None:
+            elif record is not None and found.running is not None:
                 await self._look_at(record, is_first=is_first)
         await self._restore(lost)
         for record in self._tools.store.all():
@@ -140,6 +140,11 @@ class Reconciler:
         if is_first and (record.phase.takes_room or age < _RECENT):
             await self._tools.store.ensure_told(record)
         self._workspaces.wake(record.name)
+
+
+def _may_come_back(found: Found) -> bool:
+    """Not what is only remembered: without data here it may have been somewhere else since, and deleted there."""
+    return found.running is not None or found.record.has_data
 
 
 def _unless_there(restored: WorkspaceRecord) -> Decide:
