@@ -174,6 +174,8 @@ async def test_a_start_that_fails_for_now_is_tried_again(
         await people.send(spawn(generation=10, spec=WorkspaceSpec(env={"FAKE_BUSY": "2"})))
         await people.reaches(ALICE, Phase.READY)
         assert scripted.calls["start", ALICE] == 3
+    told = [event.message for event in await people.history(ALICE)]
+    assert told.count("the script says not now; it is tried again") == 1
 
 
 @pytest.mark.parametrize(("code", "phase"), [(0, Phase.STOPPED), (3, Phase.FAILED), (-9, Phase.FAILED)])

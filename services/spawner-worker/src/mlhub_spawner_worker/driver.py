@@ -74,6 +74,7 @@ class Driver:
         self._store, self._backend = tools.store, tools.backend
         self._poked = asyncio.Event()
         self._remembered: WorkspaceRecord | None = None
+        self._said = ""
         self._steps: dict[Due, Callable[[WorkspaceRecord], Coroutine[None, None, Observation]]] = {
             Due.START: self._start,
             Due.PROBE: self._probe,
@@ -185,6 +186,7 @@ class Driver:
             raise
         except Temporary as error:
             if self._tools.clock() - record.phase_since < times.prepare:
+                await self._say_why(record, str(error))
                 raise
             return Failed(Reason.TIMEOUT, str(error))
         except BackendError as error:
@@ -266,6 +268,12 @@ class Driver:
             await self._report(record, lifecycle.CLAIMED + span * percent // 100, message)
 
         return report
+
+    async def _say_why(self, record: WorkspaceRecord, why: str) -> None:
+        """Tell once what a start waits for that is tried again and again."""
+        if why != self._said:
+            self._said = why
+            await self._report(record, record.progress, f"{why}; it is tried again")
 
     async def _report(self, record: WorkspaceRecord, percent: int, message: str) -> None:
         await self._tools.teller.tell(self._name, progress_event(record, percent, message))
