@@ -1,5 +1,6 @@
 """The attach endpoint with the OpenSSH client, before a workspace of this machine and before one in a container."""
 
+import asyncio
 import hashlib
 import os
 import random
@@ -23,6 +24,7 @@ from tests.support.attach_places import (
     local_place,
     running_container,
 )
+from tests.support.nats_server import free_port
 from tests.support.openssh import OpenSsh, execute
 from tests.support.waiting import until_async
 
@@ -35,6 +37,18 @@ connection.sendall(b"hello\\n")
 while data := connection.recv(65536):
     connection.sendall(data)
 connection.sendall(b"bye\\n")
+"""
+CALLER = """
+import socket, sys
+where = sys.argv[1]
+caller = socket.socket(socket.AF_UNIX if where.startswith("/") else socket.AF_INET)
+caller.connect(where if where.startswith("/") else ("127.0.0.1", int(where)))
+caller.sendall(b"question" * 100000)
+caller.shutdown(socket.SHUT_WR)
+said = b""
+while data := caller.recv(65536):
+    said += data
+print(len(said), said[-6:].decode())
 """
 
 
@@ -246,6 +260,32 @@ async def test_ssh_carries_a_port_over_its_own_streams(place: Place) -> None:
         await greeter.communicate()
 
 
+@pytest.mark.parametrize("port", [0, free_port()], ids=["any", "one"])
+async def test_a_client_listens_on_a_port_of_the_workspace(place: Place, port: int) -> None:
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, place.connect() as connection:
+        own = server.sockets[0].getsockname()[1]
+        listener = await connection.forward_remote_port("localhost", port, "127.0.0.1", own)
+        callers = [connection.run(f"python3 -c {shlex.quote(CALLER)} {listener.get_port()}") for _ in range(3)]
+        for ran in await asyncio.gather(*callers):
+            assert (ran.stdout, ran.stderr) == ("800006 answer\n", "")
+        assert port in (0, listener.get_port())
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_port("localhost", listener.get_port(), "127.0.0.1", own)
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_port("192.0.2.1", 0, "127.0.0.1", own)
+        listener.close()
+        await until_async(lambda: is_refused(place, listener.get_port()))
+
+
+async def test_programs_reach_the_clients_ssh_agent(place: Place, tmp_path: Path) -> None:
+    async with await asyncio.start_unix_server(answer, tmp_path / "agent"):
+        async with place.connect(agent=tmp_path / "agent") as connection:
+            ran = await connection.run(f'echo "$SSH_AUTH_SOCK"; python3 -c {shlex.quote(CALLER)} "$SSH_AUTH_SOCK"')
+            assert str(ran.stdout).splitlines()[1:] == ["800006 answer"], ran.stderr
+            path = str(ran.stdout).splitlines()[0]
+        await until_async(lambda: says(place, f"ls {path}", ""))
+
+
 async def test_sftp_puts_gets_lists_and_removes(place: Place, tmp_path: Path) -> None:
     data = random.Random(3).randbytes(3_000_000)
     (tmp_path / "up").write_bytes(data)
@@ -318,3 +358,19 @@ async def test_each_child_enters_the_cgroup_before_its_program_runs(local: Place
 
 async def has_gone(place: Place, pid: int) -> bool:
     return not await place.is_alive(pid)
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(await reader.read() + b"answer")
+    await writer.drain()
+    writer.close()
+
+
+async def is_refused(place: Place, port: int) -> bool:
+    return await says(
+        place, f"python3 -c {shlex.quote(CALLER)} {port} 2>&1 | grep -o ConnectionRefused", "ConnectionRefused\n"
+    )
+
+
+async def says(place: Place, line: str, expected: str) -> bool:
+    return await place.inside(line) == expected

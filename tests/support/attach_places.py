@@ -36,7 +36,7 @@ class Place:
     cwd: str
     container: str | None = None
 
-    def connect(self) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
+    def connect(self, *, agent: Path | None = None) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
         return asyncssh.connect(
             "127.0.0.1",
             self.gateway.port,
@@ -45,6 +45,7 @@ class Place:
             known_hosts=([asyncssh.import_public_key(self.server.address.host_key)], [], []),
             config=None,
             agent_path=None,
+            agent_forwarding=str(agent) if agent else False,
         )
 
     async def is_alive(self, pid: int) -> bool:
@@ -125,7 +126,8 @@ def running_container(image: str) -> Iterator[str]:
     command = [
         *("docker", "run", "--detach", "--init", "--name", name, "--hostname", "workspace"),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none", "--pids-limit", "200"),
-        *("--tmpfs", "/work:mode=1777", "--env", "SECRET_OF_MINE=yes", "--env", f"MLHUB_WORKSPACE={NAME}", "--env", "SHELL=/bin/sh"),
+        *("--tmpfs", "/work:mode=1777", "--env", "SECRET_OF_MINE=yes", "--env", "SHELL=/bin/sh"),
+        *("--env", f"MLHUB_WORKSPACE={NAME}"),
         *("--entrypoint", "sleep", image, "infinity"),
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)

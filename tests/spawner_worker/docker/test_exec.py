@@ -100,9 +100,12 @@ async def test_programs_start_where_the_image_says_if_there_is_no_home(tmp_path:
         assert (await place.gateway.run(NAME, "pwd")).stdout == b"/\n"
 
 
-async def test_what_an_image_lacks_is_named(place: Place) -> None:
-    async with place.connect() as connection:
-        with pytest.raises(asyncssh.ChannelOpenError, match="image has no python3"):
+async def test_what_an_image_lacks_is_named(place: Place, tmp_path: Path) -> None:
+    async with place.connect(agent=tmp_path / "agent") as connection:
+        ran = await connection.run('echo "in $SSH_AUTH_SOCK"')
+        assert ran.stdout == "in \n"
+        assert str(ran.stderr).startswith("the SSH agent can't be forwarded: this needs python3")
+        with pytest.raises(asyncssh.ChannelOpenError, match="needs python3 in the workspace's image"):
             await connection.open_connection("localhost", 8888)
         process = await connection.create_process(subsystem="sftp")
         ended = await process.wait(timeout=20)

@@ -5,14 +5,14 @@ import contextlib
 import asyncssh
 
 from mlhub_spawner_worker.attach.pace import Pace
-from mlhub_spawner_worker.entry import EntryError, Link, Loopback
+from mlhub_spawner_worker.entry import Accept, EntryError, Link, Loopback
 
 
 class Forward(asyncssh.SSHTCPSession[bytes]):
-    """One connection; it is the link's client."""
+    """One connection; it is the link's caller."""
 
     def __init__(self) -> None:
-        self._channel: asyncssh.SSHTCPChannel[bytes]
+        self._channel: asyncssh.SSHTCPChannel[bytes] | None = None
         self._pace: Pace
         self._link: Link
 
@@ -26,12 +26,21 @@ class Forward(asyncssh.SSHTCPSession[bytes]):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from error
         return forward
 
+    @classmethod
+    async def take(cls, accept: Accept) -> "Forward":
+        """Take a connection that has come in; EntryError if it is gone."""
+        forward = cls()
+        forward._link = await accept(forward)
+        return forward
+
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
         """Keep the channel to answer on."""
         self._channel = chan
 
     def session_started(self) -> None:
         """Let the data flow."""
+        if self._channel is None:
+            return
         self._pace = Pace(self._channel)
         self._pace.release()
         self._link.resume_reading()
@@ -39,7 +48,8 @@ class Forward(asyncssh.SSHTCPSession[bytes]):
     async def run(self) -> None:
         """Until the port has said all."""
         await self._link.wait()
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
 
     # From the client to the port
 
@@ -68,9 +78,15 @@ class Forward(asyncssh.SSHTCPSession[bytes]):
 
     def write(self, data: bytes, *, is_error: bool = False) -> None:
         """Pass on."""
-        if not is_error:
+        if self._channel is not None and not is_error:
             with contextlib.suppress(OSError):
                 self._channel.write(data)
+
+    def write_eof(self) -> None:
+        """The port says no more, but still listens."""
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.write_eof()
 
     def pause_reading(self) -> None:
         """Hold up the client: the port is slow."""

@@ -13,6 +13,7 @@ import structlog
 from mlhub_shared.contracts.queries import AttachAddress
 from mlhub_spawner_worker.attach.forward import Forward
 from mlhub_spawner_worker.attach.host_key import load_or_make, public_line
+from mlhub_spawner_worker.attach.listening import Listening
 from mlhub_spawner_worker.attach.session import EowChannel, Session
 from mlhub_spawner_worker.entry import Entry, Loopback
 
@@ -154,10 +155,16 @@ class _Server(asyncssh.SSHServer):
             )
         return True if entry.loopback is None else self._connect(entry.loopback, dest_port)
 
-    def server_requested(self, listen_host: str, listen_port: int) -> bool:
-        """Listen on the loopback for the client, never for the world, and only if the loopback is the workspace's."""
+    def server_requested(self, listen_host: str, listen_port: int) -> bool | Awaitable[asyncssh.SSHListener | bool]:
+        """Listen on the workspace's loopback for the client, never for the world."""
         entry = self._enter(self._name())
-        return entry is not None and entry.loopback is None and listen_host in _LOOPBACK
+        if entry is None or listen_host not in _LOOPBACK:
+            return False
+        return True if entry.loopback is None else self._listen(entry.loopback, listen_host, listen_port)
+
+    async def _listen(self, loopback: Loopback, host: str, port: int) -> asyncssh.SSHListener | bool:
+        listening = await Listening.open(loopback, self._connection, host, port, self._open.keep)
+        return listening or False
 
     async def _connect(self, loopback: Loopback, port: int) -> Forward:
         forward = await Forward.open(loopback, port)

@@ -1,11 +1,15 @@
 """How programs are run inside a workspace: what the attach endpoint asks for, and each backend offers in its way."""
 
 from mlhub_spawner_worker.entry.contract import (
+    Accept,
+    Arrived,
+    Caller,
     Child,
     Client,
     Entry,
     EntryError,
     Link,
+    Listener,
     Loopback,
     Order,
     Size,
@@ -14,11 +18,15 @@ from mlhub_spawner_worker.entry.contract import (
 )
 
 __all__ = [
+    "Accept",
+    "Arrived",
+    "Caller",
     "Child",
     "Client",
     "Entry",
     "EntryError",
     "Link",
+    "Listener",
     "Loopback",
     "Order",
     "Size",

@@ -4,7 +4,7 @@ Data flows by calls that return at once, and each side can ask the other to paus
 however slow a client or a program is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -66,6 +66,13 @@ class Client(Protocol):
         """Send again."""
 
 
+class Caller(Client, Protocol):
+    """Who talks over a connection."""
+
+    def write_eof(self) -> None:
+        """The other side says no more, but still listens."""
+
+
 class Link(Protocol):
     """Our end of what takes input and makes output. It hands nothing over before the first `resume_reading`."""
 
@@ -104,11 +111,39 @@ class Child(Link, Protocol):
         """Send a signal to its group, if it still runs."""
 
 
+class Accept(Protocol):
+    """Takes a connection that has come in, for somebody; EntryError if it is gone again."""
+
+    async def __call__(self, caller: Caller) -> Link:
+        """Return our end of it."""
+
+
+Arrived = Callable[[Accept, tuple[str, int]], None]
+"""Told of each connection that comes in, and where it is from."""
+
+
+class Listener(Protocol):
+    """A port of a workspace that somebody listens on from outside."""
+
+    @property
+    def port(self) -> int:
+        """Its number."""
+
+    def close(self) -> None:
+        """Listen no more; connections that were taken stay."""
+
+    async def wait(self) -> None:
+        """Return once it listens no more."""
+
+
 class Loopback(Protocol):
     """The ports of a workspace that has a loopback of its own."""
 
-    async def connect(self, port: int, client: Client) -> Link:
+    async def connect(self, port: int, caller: Caller) -> Link:
         """A connection to one of them; EntryError if there is none."""
+
+    async def listen(self, port: int, arrived: Arrived) -> Listener:
+        """Listen on one of them, any free one for 0; EntryError if that can't be."""
 
 
 class Entry(Protocol):

@@ -1,7 +1,9 @@
-"""Joins a port of the machine it runs on to standard input and output.
+"""Joins a connection of the machine it runs on to standard input and output.
 
-Run as a program, handed to an interpreter as text, inside a workspace whose loopback is its own. Its first line of
-output comes when it is connected: a record separator and its process id, as everything that is entered begins with.
+Run as a program, handed to an interpreter as text, inside a workspace whose loopback is its own. Its argument is a port
+to connect to, or the abstract name where a listener hands out a connection. Its first line of output comes when it has
+one: a record separator and its process id, as everything that is entered begins with. When the other side sends no more
+it says on standard error how many bytes have come, and still passes on input: only then has everything been said.
 """
 
 import os
@@ -16,15 +18,23 @@ SECONDS_TO_CONNECT = 10
 def connect(port: int) -> socket.socket:
     """A connection to the port, whichever family it listens on."""
     try:
-        connection = socket.create_connection(("127.0.0.1", port), timeout=SECONDS_TO_CONNECT)
+        return socket.create_connection(("127.0.0.1", port), timeout=SECONDS_TO_CONNECT)
     except OSError as error:
         try:
-            connection = socket.create_connection(("::1", port), timeout=SECONDS_TO_CONNECT)
+            return socket.create_connection(("::1", port), timeout=SECONDS_TO_CONNECT)
         except OSError:
             raise error from None
-    connection.settimeout(None)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+
+
+def take(name: str) -> socket.socket:
+    """The next connection that a listener has."""
+    with socket.socket(socket.AF_UNIX) as counter:
+        counter.settimeout(SECONDS_TO_CONNECT)
+        counter.connect("\0" + name)
+        _, numbers, *_ = socket.recv_fds(counter, 1, 1)
+    if not numbers:
+        raise ConnectionAbortedError("the connection is gone")
+    return socket.socket(fileno=numbers[0])
 
 
 def write(data: bytes) -> None:
@@ -44,23 +54,31 @@ def send_input(connection: socket.socket) -> None:
         pass  # it reads no more; what it still says, and its end, come the other way
 
 
-def main(port: int) -> int:
-    """Until the port has said all."""
+def main(where: str) -> int:
+    """Until the other side has said all."""
     try:
-        connection = connect(port)
+        connection = connect(int(where)) if where.isdigit() else take(where)
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)
         return 1
+    connection.settimeout(None)
+    if connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     write(b"\x1e%d\n" % os.getpid())
-    threading.Thread(target=send_input, args=(connection,), daemon=True).start()
+    sending = threading.Thread(target=send_input, args=(connection,), daemon=True)
+    sending.start()
+    passed = 0
     try:
         while data := connection.recv(PIECE):
             write(data)
+            passed += len(data)
     except OSError:
-        pass  # reset, or nobody reads what it says
+        return 0  # reset, or nobody reads what it says
+    print(passed, file=sys.stderr, flush=True)
+    sending.join()
     return 0
 
 
 if __name__ == "__main__":
-    # At once: a thread that still reads standard input is not waited for.
-    os._exit(main(int(sys.argv[1])))
+    # At once: after a reset a thread that still reads standard input is not waited for.
+    os._exit(main(sys.argv[1]))

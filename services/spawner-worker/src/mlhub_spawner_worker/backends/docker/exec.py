@@ -12,8 +12,10 @@ from mlhub_shared.errors import MLHubError
 from mlhub_spawner_worker.backends.docker import exec_script
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import translated
+from mlhub_spawner_worker.backends.docker.exec_agent import AgentForward
 from mlhub_spawner_worker.backends.docker.exec_link import ExecLink, Place
-from mlhub_spawner_worker.entry import Child, Client, Link, Loopback, Order, Size
+from mlhub_spawner_worker.backends.docker.exec_loopback import ContainerLoopback
+from mlhub_spawner_worker.entry import Child, Client, EntryError, Loopback, Order, Size
 
 _LOST = 255
 """What ssh itself ends with when a connection is lost."""
@@ -21,8 +23,6 @@ _LOOKS = (0.02, 0.08, 0.4, 1.5)
 """Seconds after which to look again how a program has ended whose streams have: the engine ends them after it."""
 _PIPE_PATIENCE = 0.5
 """Seconds for a program to notice a broken pipe before it is hung up."""
-_FAREWELL = 1.0
-"""Seconds for a port to close a connection whose input has ended."""
 
 
 class ContainerEntry:
@@ -39,25 +39,35 @@ class ContainerEntry:
 
     async def run(self, order: Order, client: Client) -> Child:
         """Run a program as the container's user; EntryError if that can't be."""
-        terminal = {"TERM": order.terminal.type} if order.terminal is not None else {}
-        return await ContainerChild.open(
-            self._place,
-            exec_script.program(order, self._home),
-            client,
-            environment={**order.environment, **terminal},
-            has_terminal=order.terminal is not None,
-        )
+        environment = dict(order.environment)
+        if order.terminal is not None:
+            environment["TERM"] = order.terminal.type
+        agent = await self._forward_agent(order, client)
+        if agent is not None:
+            environment["SSH_AUTH_SOCK"] = agent.path
+        try:
+            child = await ContainerChild.open(
+                self._place,
+                exec_script.program(order, self._home),
+                client,
+                environment=environment,
+                has_terminal=order.terminal is not None,
+            )
+        except BaseException:
+            if agent is not None:
+                agent.close()
+            raise
+        child.agent = agent
+        return child
 
-
-class ContainerLoopback:
-    """The ports of a container, for what listens on its loopback only."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    async def connect(self, port: int, client: Client) -> Link:
-        """Reach a port; EntryError if nothing listens there, or the image lacks what it takes."""
-        return await ContainerConnection.open(self._place, exec_script.connection(port), client)
+    async def _forward_agent(self, order: Order, client: Client) -> AgentForward | None:
+        if order.agent is None:
+            return None
+        try:
+            return await AgentForward.open(self._place, order.agent)
+        except EntryError as error:
+            client.write(f"the SSH agent can't be forwarded: {error}\r\n".encode(), is_error=True)
+            return None
 
 
 class ContainerChild(ExecLink):
@@ -65,6 +75,8 @@ class ContainerChild(ExecLink):
 
     def __init__(self, place: Place, exec_: Exec, client: Client, *, has_terminal: bool) -> None:
         super().__init__(place, exec_, client, has_terminal=has_terminal)
+        self.agent: AgentForward | None = None
+        """Ends with the program."""
         self._controls: set[asyncio.Task[None]] = set()
         self._in_turn = asyncio.Lock()
         self._size: Size | None = None
@@ -103,6 +115,9 @@ class ContainerChild(ExecLink):
             self._control(self._place.signal(Signals.SIGHUP, self._group))
         while self._controls:
             await asyncio.wait(self._controls)
+        if self.agent is not None:
+            self.agent.close()
+            await self.agent.wait()
         return _LOST if status is None else status
 
     async def _final_status(self) -> int | None:
@@ -143,28 +158,3 @@ class ContainerChild(ExecLink):
     async def _hang_up(self) -> None:
         await self._place.signal(Signals.SIGHUP, self._group)
         self._work.cancel()
-
-
-class ContainerConnection(ExecLink):
-    """A connection to a port of a container."""
-
-    def __init__(self, place: Place, exec_: Exec, client: Client, *, has_terminal: bool) -> None:
-        super().__init__(place, exec_, client, has_terminal=has_terminal)
-        self._closed = asyncio.Event()
-
-    def close(self) -> None:
-        """End the input; what does not end by that is ended."""
-        self._closed.set()
-        self.write_eof()
-        self.resume_reading()
-
-    async def wait(self) -> int:
-        """Return when it has ended."""
-        closed = asyncio.ensure_future(self._closed.wait())
-        await asyncio.wait([closed, self._work], return_when=asyncio.FIRST_COMPLETED)
-        closed.cancel()
-        await asyncio.wait([self._work], timeout=_FAREWELL)
-        if not self._has_ended:
-            await self._place.signal(Signals.SIGTERM, self._group)
-            self._work.cancel()
-        return 0

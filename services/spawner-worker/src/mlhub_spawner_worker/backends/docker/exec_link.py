@@ -19,7 +19,7 @@ from mlhub_spawner_worker.backends.docker.exec_script import MARK, kill
 from mlhub_spawner_worker.entry import Client, EntryError
 
 _SECONDS_TO_START = 30
-_ERROR_STREAM = 2
+ERROR_STREAM = 2
 _MOST_WAITING = 256 * 1024
 """Bytes of input that may wait for a program before its client is asked to pause."""
 _LONGEST_PREFACE = 8 * 1024
@@ -137,7 +137,7 @@ class ExecLink:
     async def _read_preface(self) -> None:
         said = b""
         while len(said) < _LONGEST_PREFACE and (message := await self._stream.read_out()) is not None:
-            if message.stream == _ERROR_STREAM:
+            if message.stream == ERROR_STREAM:
                 self._preface.append(message)
                 continue
             said += message.data
@@ -168,7 +168,7 @@ class ExecLink:
             self._client.resume_reading()
 
     def _hand_over(self, message: Message) -> None:
-        is_error = message.stream == _ERROR_STREAM
+        is_error = message.stream == ERROR_STREAM
         if message.data and (is_error or self._is_wanted()):
             self._client.write(message.data, is_error=is_error)
 

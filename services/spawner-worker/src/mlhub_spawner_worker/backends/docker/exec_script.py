@@ -7,7 +7,7 @@ process id in the container's own numbering: the engine tells the host's, by whi
 import inspect
 import signal
 
-from mlhub_spawner_worker.entry import Order, Terminal, What, modes, relay, sftp_server
+from mlhub_spawner_worker.entry import Order, Terminal, What, listener, modes, relay, sftp_server
 
 MARK = b"\x1e"
 """What the first line begins with."""
@@ -41,9 +41,9 @@ exit 127
 """,
 }
 
-_CONNECT = """
-command -v python3 >/dev/null && exec python3 -I -S -c "$1" "$2"
-echo "ports of this workspace can't be reached over SSH: its image has no python3" >&2
+_HELPER = """
+command -v python3 >/dev/null && exec python3 -I -S -c "$@"
+echo "this needs python3 in the workspace's image, which has none" >&2
 exit 127
 """
 
@@ -61,9 +61,14 @@ def program(order: Order, directory: str | None) -> list[str]:
     return [*_SHELL, script, "mlhub", directory or "", terminal, texts.get(order.what, ""), servers]
 
 
-def connection(port: int) -> list[str]:
-    """The command of an exec that becomes a connection to a port of the container's loopback."""
-    return [*_SHELL, _CONNECT, "mlhub", inspect.getsource(relay), str(port)]
+def connection(where: int | str) -> list[str]:
+    """The command of an exec that becomes a connection to a port, or takes one from a listener of this name."""
+    return [*_SHELL, _HELPER, "mlhub", inspect.getsource(relay), str(where)]
+
+
+def listening(where: int | None, name: str) -> list[str]:
+    """The command of an exec that listens on a port, or for an SSH agent; its connections are taken by name."""
+    return [*_SHELL, _HELPER, "mlhub", inspect.getsource(listener), "agent" if where is None else str(where), name]
 
 
 def kill(number: signal.Signals, group: int) -> list[str]:

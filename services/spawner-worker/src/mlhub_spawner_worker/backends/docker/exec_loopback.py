@@ -1,0 +1,102 @@
+"""The ports of a container: connections to them, and listening on them for somebody outside."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Self
+
+from mlhub_spawner_worker.backends.docker import exec_script
+from mlhub_spawner_worker.backends.docker.exec_connection import ContainerConnection
+from mlhub_spawner_worker.backends.docker.exec_link import Place
+from mlhub_spawner_worker.entry import Arrived, Caller, EntryError, Link, Listener
+
+_PATIENCE = 10
+"""Seconds for a listener to say where it listens."""
+
+
+class ContainerLoopback:
+    """A container's own loopback."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    async def connect(self, port: int, caller: Caller) -> Link:
+        """Reach a port; EntryError if nothing listens there, or the image lacks what it takes."""
+        return await ContainerConnection.begin(self._place, exec_script.connection(port), caller)
+
+    async def listen(self, port: int, arrived: Arrived) -> Listener:
+        """Listen on a port; EntryError if it is taken, or the image lacks what it takes."""
+        return await ContainerListener.open(self._place, port, arrived)
+
+
+class ContainerListener:
+    """A port or a socket in a container, and what comes in there."""
+
+    def __init__(self, address: str, link: ContainerConnection) -> None:
+        self.address, self._link = address, link
+        """Port or path."""
+
+    @classmethod
+    async def open(cls, place: Place, where: int | None, arrived: Arrived) -> Self:
+        """Listen on a port, 0 for any free one, or with None for an SSH agent; EntryError if that can't be."""
+        name = f"mlhub-{secrets.token_hex(8)}"
+        accept = partial(_take, place, name)
+        loop = asyncio.get_running_loop()
+        address: asyncio.Future[str] = loop.create_future()
+
+        def heard(line: str) -> None:
+            if not address.done():
+                address.set_result(line)
+            else:
+                host, _, port = line.rpartition(" ")
+                arrived(accept, (host, int(port)))
+
+        link = await ContainerConnection.begin(place, exec_script.listening(where, name), _Lines(heard))
+        link.resume_reading()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return cls(await address, link)
+        except TimeoutError as error:
+            link.close()
+            raise EntryError("the workspace does not say where it listens") from error
+
+    @property
+    def port(self) -> int:
+        """Its number."""
+        return int(self.address)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._link.close()
+
+    async def wait(self) -> None:
+        """Return once it listens no more."""
+        await self._link.wait()
+
+
+async def _take(place: Place, name: str, caller: Caller) -> Link:
+    return await ContainerConnection.begin(place, exec_script.connection(name), caller)
+
+
+class _Lines:
+    """The client of a program that says lines and reads nothing."""
+
+    def __init__(self, heard: Callable[[str], None]) -> None:
+        self._heard, self._rest = heard, b""
+
+    def write(self, data: bytes, *, is_error: bool = False) -> None:
+        if is_error:
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._heard(line.decode(errors="replace"))
+
+    def write_eof(self) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
