@@ -31,16 +31,21 @@ class SecondEngine:
         """Of its socket."""
         return f"unix://{self._folder}/docker.sock"
 
+    @property
+    def _inside(self) -> tuple[str, ...]:
+        return ("nsenter", f"--target={self._others[0].pid}", "--net", "--mount", "--")
+
     async def open(self) -> None:
         """Start what outlives it, and it."""
         containerd = f"{self._folder}/containerd"
-        self._others = [
-            await self._run("unshare", "--net", "--", "sh", "-c", _HOLD),
-            await self._run(
-                *("containerd", "--address", f"{containerd}.sock"),
-                *("--root", f"{containerd}/root", "--state", f"{containerd}/state"),
-            ),
-        ]
+        self._others = [await self._run("unshare", "--net", "--mount", "--", "sh", "-c", _HOLD)]
+        # Until the new namespaces are there, the old ones would be entered.
+        await asyncio.sleep(0.5)
+        within = await self._run(
+            *(*self._inside, "containerd", "--address", f"{containerd}.sock"),
+            *("--root", f"{containerd}/root", "--state", f"{containerd}/state"),
+        )
+        self._others.append(within)
         async with asyncio.timeout(30):
             while not Path(f"{containerd}.sock").exists():  # noqa: ASYNC110, ASYNC240
                 await asyncio.sleep(0.05)
@@ -49,7 +54,7 @@ class SecondEngine:
     async def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = await self._run(
-            *("nsenter", f"--net=/proc/{self._others[0].pid}/ns/net", "--", "dockerd", "--host", self.url),
+            *(*self._inside, "dockerd", "--host", self.url),
             *("--data-root", f"{self._folder}/data", "--exec-root", f"{self._folder}/run"),
             *("--containerd", f"{self._folder}/containerd.sock", "--pidfile", f"{self._folder}/pid", *self._flags),
         )
