@@ -223,5 +223,7 @@ def test_it_takes_over_what_the_first_ml_hub_left(moved: OneContainer) -> None:
     assert f"{moved.name}-foo0bar" not in made["NetworkSettings"]["Networks"]
     code = "print(open('/workspace/result.txt').read())"
     assert run_cell(moved.hub, "foo0bar", code, server="GPU1").strip() == "of years"
-    # What the old hub made is left alone.
+    # What the old hub made is left alone, also where it is in the way.
+    user.post("/hub/workspaces/start", form="/hub/home", user="foo0bar", server="")
+    wait_until(lambda: "that this hub has not made" in user.get("/hub/home").text, within=60, every=0.5)
     assert inspect(f"ws-foo0bar-{moved.name}")["State"]["Status"] == "created"

@@ -59,4 +59,4 @@ async def _keep_if_lost(shelf: Shelf, record: WorkspaceRecord | None) -> None:
 
 def _is_named_after_itself(shown: Shown, hub: str) -> bool:
     workspace = labels.workspace_of(shown.labels, hub)
-    return workspace is not None and workspace.name == shown.name
+    return workspace is not None and workspace.name == shown.name and labels.GENERATION in shown.labels

@@ -129,11 +129,14 @@ class DockerBackend:
         image, user = self._image_name(job), job.record.workspace.user
         await self._images.ensure(image, update=job.record.spec.update, report=report)
         await report(96, "Making its network" + (" and volume" if job.record.spec.is_mount_volume else ""))
-        await self._alone(job.name, lambda: self._prepare(job, user))
+        async with self._gate.turn(has_begun=False):
+            await self._alone(job.name, lambda: self._prepare(job, user))
 
     async def start(self, job: Job) -> Running:
         """Make and start its container, unless it runs already."""
-        return await self._alone(job.name, lambda: self._start(job))
+        # In line before it has the lock: who waits here can still be stopped at once.
+        async with self._gate.turn(has_begun=True):
+            return await self._alone(job.name, lambda: self._start(job))
 
     async def wait(self, name: str) -> Exit:
         """Wait for the end of its container."""
@@ -179,25 +182,22 @@ class DockerBackend:
     # Under the workspace's lock
 
     async def _prepare(self, job: Job, user: str) -> None:
-        async with self._gate.turn(has_begun=False):
-            self._starting[user] += 1
-            try:
-                await self._networks.attach(user)
-            finally:
-                self._starting[user] -= 1
-            await self._volume(job)
+        self._starting[user] += 1
+        try:
+            await asyncio.gather(self._networks.attach(user), self._volume(job))
+        finally:
+            self._starting[user] -= 1
         await asyncio.to_thread(self._keep, job.record)
 
     async def _start(self, job: Job) -> Running:
         user = job.record.workspace.user
-        async with self._gate.turn(has_begun=True):
-            if not self.engine.events.connected.is_set():
-                await self.engine.look_at_boot()
-            self._starting[user] += 1
-            try:
-                running = await self._make(job) or await self._make(job)
-            finally:
-                self._starting[user] -= 1
+        if not self.engine.events.connected.is_set():
+            await self.engine.look_at_boot()
+        self._starting[user] += 1
+        try:
+            running = await self._make(job) or await self._make(job)
+        finally:
+            self._starting[user] -= 1
         if running is None:
             raise Temporary("something else takes the container's name again and again")
         return running
@@ -259,8 +259,7 @@ class DockerBackend:
             await self._lives.settle(life)
             if not life.end.done():
                 raise Temporary("the container does not end")
-        async with self._gate.turn(has_begun=True):
-            await self._containers.remove(shown.id)
+        await self._containers.remove(shown.id)
 
     async def _erase(self, name: str) -> None:
         shown = await self._containers.find(name)
@@ -306,8 +305,9 @@ class DockerBackend:
         return job.record.spec.image or self._profile(job).image
 
     def _is_ours(self, shown: Shown, name: str) -> bool:
+        # The first ML Hub's containers carry no generation, and may hold the only copy of somebody's files.
         workspace = labels.workspace_of(shown.labels, self._settings.hub)
-        return workspace is not None and workspace.name == name
+        return workspace is not None and workspace.name == name and labels.GENERATION in shown.labels
 
     def _read_info(self) -> None:
         info = self.engine.info
