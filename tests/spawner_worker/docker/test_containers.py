@@ -230,12 +230,16 @@ async def test_what_can_not_be_started_says_why_and_leaves_no_container(stand: S
         assert await stand.names("containers") == set()
 
 
-async def test_many_start_side_by_side(stand: Stand) -> None:
-    async with stand.backend(engine_calls=3) as backend:
+@pytest.mark.parametrize("width", [1, 4])
+async def test_many_start_side_by_side(stand: Stand, width: int) -> None:
+    async with stand.backend(engine_calls=width) as backend:
         jobs = [stand.job(f"user{number}", is_mount_volume=False) for number in range(8)]
         started = await asyncio.gather(*(stand.run(backend, job) for job in jobs))
         assert len({running.endpoint.host for running in started}) == len(jobs)
         assert len(await stand.names("containers")) == len(jobs)
+        # An older container in the way takes no second turn.
+        newer = stand.job("user0", generation=2, is_mount_volume=False)
+        assert (await stand.run(backend, newer)).generation == 2
 
 
 async def test_what_is_seen_of_a_workspace_is_what_it_uses(stand: Stand) -> None:
