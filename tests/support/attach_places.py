@@ -127,7 +127,7 @@ def running_container(image: str) -> Iterator[str]:
         *("docker", "run", "--detach", "--init", "--name", name, "--hostname", "workspace"),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none", "--pids-limit", "200"),
         *("--tmpfs", "/work:mode=1777", "--env", "SECRET_OF_MINE=yes", "--env", "SHELL=/bin/sh"),
-        *("--env", f"MLHUB_WORKSPACE={NAME}"),
+        *("--env", f"MLHUB_WORKSPACE={NAME}", "--env", f"PATH=/opt/own/bin:{os.defpath}"),
         *("--entrypoint", "sleep", image, "infinity"),
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)

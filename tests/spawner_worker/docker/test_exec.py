@@ -91,6 +91,18 @@ async def test_every_key_reaches_a_terminals_program_at_once(place: Place) -> No
         assert [int(await process.stdout.readline(), 16) for _ in range(2)] == [0, ord("a")]
 
 
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+async def test_a_login_shell_reads_the_profile_and_keeps_the_path_of_the_image(
+    tmp_path: Path, doomed: str, shell: str
+) -> None:
+    lines = f"export OF_PROFILE=yes PATH=/of/profile; SHELL={shell}"
+    await execute("docker", "exec", doomed, "sh", "-c", f"echo '{lines}' >>/etc/profile")
+    async with container_place(tmp_path, doomed) as place:
+        ran = await place.gateway.run(NAME, stdin=b"echo $OF_PROFILE,$PATH,$SHELL,$MLHUB_PATH\nexit 4\n")
+        assert ran.stdout.decode() == f"yes,/opt/own/bin:{os.defpath}:/of/profile,{shell},\n"
+        assert ran.status == 4
+
+
 async def test_a_status_tells_a_signal_as_shells_do(place: Place) -> None:
     assert (await place.gateway.run(NAME, "kill -KILL $$")).status == 128 + 9
 

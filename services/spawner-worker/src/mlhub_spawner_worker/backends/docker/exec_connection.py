@@ -1,6 +1,7 @@
 """A connection of a container, carried by a small program that runs in it."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from signal import Signals
 from typing import Self
@@ -8,6 +9,7 @@ from typing import Self
 from aiodocker.execs import Exec
 from aiodocker.stream import Message
 
+from mlhub_shared.errors import MLHubError
 from mlhub_spawner_worker.backends.docker.exec_link import ERROR_STREAM, ExecLink, Place
 from mlhub_spawner_worker.entry import Caller, Client
 
@@ -49,7 +51,8 @@ class ContainerConnection(ExecLink):
         closed.cancel()
         await asyncio.wait([self._work], timeout=_FAREWELL)
         if not self._has_ended:
-            await self._place.signal(Signals.SIGTERM, self._group)
+            with contextlib.suppress(MLHubError):
+                await self._place.signal(Signals.SIGTERM, self._group)
             self._work.cancel()
             await self._ended()
         return 0

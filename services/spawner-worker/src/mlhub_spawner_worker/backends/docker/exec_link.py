@@ -46,9 +46,9 @@ class Place:
         )
 
     async def signal(self, number: signal.Signals, group: int) -> None:
-        """Signal what runs in the container, as its user; nothing if that can't be."""
+        """Signal what runs in the container, as its user."""
         container = self.engine.docker.containers.container(self.container)
-        with contextlib.suppress(MLHubError), translated("signal a program"):
+        with translated("signal a program"):
             killing = await container.exec(kill(number, group))
             await killing.start(detach=True)
 
@@ -178,7 +178,7 @@ class ExecLink:
 
     async def _pass_input(self) -> None:
         with contextlib.suppress(*_LOST):
-            while (data := await self._input.get()) is not None:
+            while (data := await self._input.get()) is not None and _connection(self._stream) is not None:
                 await self._stream.write_in(data)
                 self._waiting -= len(data)
                 if self._is_held and self._waiting <= _MOST_WAITING // 2:

@@ -28,8 +28,25 @@ printf '\036%s\n' "$$"
 """
 """Arguments: the directory, the terminal's modes one a line (none without a terminal), then the program's own."""
 
+_LOGIN = """
+case "$SHELL" in
+    */sh | */bash | */dash | */ash | */zsh | */ksh) ;;
+    *) exec "$SHELL" -l ;;
+esac
+export MLHUB_PATH="$PATH"
+exec "$SHELL" -l -c '
+    case ":$PATH:" in
+        *":$MLHUB_PATH:"*) ;;
+        *) export PATH="$MLHUB_PATH:$PATH" ;;
+    esac
+    unset MLHUB_PATH
+    exec "$SHELL"
+'
+"""
+"""The profile of a distribution sets PATH anew, as after a login to a machine: without what the image has put there."""
+
 _RUN = {
-    What.SHELL: 'exec "$SHELL" -l',
+    What.SHELL: _LOGIN,
     What.COMMAND: 'exec "$SHELL" -c "$3"',
     What.SFTP: """
 for server in $4; do
