@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from mlhub_shared.contracts.policy import OptionsError
-from mlhub_shared.contracts.workspace import Phase, Wanted, WorkspaceRecord, WorkspaceSpec
+from mlhub_shared.contracts.workspace import FOR_ROOM, Phase, Wanted, WorkspaceRecord, WorkspaceSpec
 from mlhub_spawner_worker.capacity import MICRO, Ledger, Load
-from mlhub_spawner_worker.placement import FOR_ROOM, Need, Node, Pool, Site, check_possible, waits_for
+from mlhub_spawner_worker.placement import Need, Node, Pool, Site, check_possible, waits_for
 from tests.support.makers import record
 
 GIB = 1024**3

@@ -10,7 +10,7 @@ from mlhub_hub.context import HubContext
 from mlhub_hub.nodes import unreachable
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.identity import WorkspaceId
-from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord, queue_positions
+from mlhub_shared.contracts.workspace import FOR_ROOM, Phase, WorkspaceRecord, queue_positions
 from mlhub_shared.tasks import end_tasks
 
 Progress = dict[str, Any]
@@ -25,9 +25,6 @@ _EVENTS_FIRST = 1.0
 """Seconds that the place in line waits for the first event."""
 
 _QUEUED_PROGRESS = 5
-
-_FOR_ROOM = "Wait"
-"""How a worker's message begins that says no more than that it waits for room: the number of places says more."""
 
 _WAIT_FOR_GENERATION = 0.05
 """Seconds between two looks whether the spawn has got its generation."""
@@ -135,7 +132,8 @@ def place_in_line(context: HubContext, workspace: WorkspaceId) -> Progress | Non
 
 
 def _because(context: HubContext, record: WorkspaceRecord) -> str:
-    if record.message and not record.message.startswith(_FOR_ROOM):
+    # Of mere room, the number of places says more.
+    if record.message not in ("", FOR_ROOM):
         return f". {record.message}"
     workers = [lease for lease in context.workers.values() if lease.pool == record.pool]
     if not workers:

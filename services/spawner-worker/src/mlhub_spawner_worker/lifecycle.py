@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from mlhub_shared.contracts.commands import Command, DeleteWorkspace, SpawnWorkspace, StopWorkspace
-from mlhub_shared.contracts.workspace import Endpoint, Phase, Reason, Wanted, WorkspaceRecord
+from mlhub_shared.contracts.workspace import FOR_ROOM, Endpoint, Phase, Reason, Wanted, WorkspaceRecord
 from mlhub_spawner_worker import sentences
 
 FAILURES = frozenset(Reason) - {Reason.ASKED, Reason.EXPIRED, Reason.SHUTDOWN}
@@ -255,7 +255,7 @@ def _spawned(
         base_url=command.base_url,
         spec=command.spec,
         sequence=sequence,
-        message="Waiting for room",
+        message=FOR_ROOM,
         requester=command.requester,
         correlation_id=command.correlation_id,
         requested_at=command.at,
@@ -372,7 +372,7 @@ def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord
         return None
     if record.wanted is Wanted.RUNNING and reason is Reason.ASKED:
         down = _down(record) | ({"node": None, "has_data": False} if record.erasing else {})
-        return _moved(record, Phase.QUEUED, now, **down | {"reason": None, "message": "Waiting for room"})
+        return _moved(record, Phase.QUEUED, now, **down | {"reason": None, "message": FOR_ROOM})
     if reason in FAILURES:
         failed = _settled(record, Phase.FAILED, now, reason=reason, message=record.message)
         return failed.model_copy(update={"log_tail": seen.log_tail})

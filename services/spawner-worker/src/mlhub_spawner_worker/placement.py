@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 from mlhub_shared.contracts.policy import OptionsError, Policy, Profile
 from mlhub_shared.contracts.services import WorkerLease
-from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSpec
+from mlhub_shared.contracts.workspace import FOR_ROOM, WorkspaceRecord, WorkspaceSpec
 from mlhub_spawner_worker import gpus
 from mlhub_spawner_worker.capacity import MICRO, Load
-
-FOR_ROOM = "Waiting for room"
 
 _GIB = 1024**3
 

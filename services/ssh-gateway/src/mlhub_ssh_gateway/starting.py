@@ -8,7 +8,7 @@ import structlog
 
 from mlhub_shared.bus import Changes, Table
 from mlhub_shared.contracts.identity import WorkspaceId
-from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord, queue_positions
+from mlhub_shared.contracts.workspace import FOR_ROOM, Phase, WorkspaceRecord, queue_positions
 from mlhub_shared.errors import Permanent, Temporary
 from mlhub_ssh_gateway.hub_api import HubApi
 
@@ -148,7 +148,8 @@ async def _next(changes: Changes, asking: asyncio.Task[None] | None) -> None:
 def _progress(record: WorkspaceRecord, records: Table[WorkspaceRecord]) -> str:
     if record.phase is Phase.QUEUED:
         position = queue_positions(records.values()).get(record.name, 1)
-        return f"... queued, {_ordinal(position)} in line"
+        why = "" if record.message in ("", FOR_ROOM) else f". {record.message}"
+        return f"... queued, {_ordinal(position)} in line{why}"
     return f"... {record.message[:1].lower()}{record.message[1:]}" if record.message else f"... {record.phase}"
 
 

@@ -61,6 +61,10 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
 
 
+FOR_ROOM = "Waiting for room"
+"""Message of a queued workspace that waits for nothing in particular."""
+
+
 class WorkspaceSpec(BaseModel):
     """What to run, validated; sizes in bytes. Carries no secret value."""
 
