@@ -42,7 +42,7 @@ async def measure(bench: Bench) -> None:
                 for width in (widths if amount == together else widths[:1])
             }
             contenders: Mapping[str, Contender] = hubs | raw
-            runs = bench.amount(bench.runs, 2)
+            runs = bench.amount(bench.runs, 1)
             turns = await rotate(runs, contenders, partial(take_turn, seats=partial(_seats, amount, servers)))
             _report(bench, together, amount, turns)
     bench.report.notes.append(_NOTE)
