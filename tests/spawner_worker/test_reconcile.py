@@ -5,9 +5,13 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceSpec
+from mlhub_shared.errors import Temporary
+from mlhub_spawner_worker.backends.base import Found
 from tests.support.makers import delete, record, spawn, stop, workspace
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_backend import Script, ScriptedBackend
@@ -44,6 +48,42 @@ async def test_a_trace_of_what_has_no_data_here_does_not_come_back_to_life(
         assert not any(scripted.is_called("erase", left) for left in (ALICE, bob.name)), (
             "what is unclear is not removed"
         )
+
+
+class Blind(ScriptedBackend):
+    """Does not answer for a while, or shows less than there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails = 0
+        self.shows_nothing = False
+
+    async def inventory(self) -> list[Found]:
+        if self.fails > 0:
+            self.fails -= 1
+            raise Temporary("the engine does not answer")
+        return [] if self.shows_nothing else await super().inventory()
+
+
+@pytest.mark.parametrize(("fails", "shows_nothing"), [(3, False), (0, True)], ids=["away", "shows nothing"])
+async def test_what_can_not_be_seen_is_not_taken_for_gone(
+    nats_server: NatsServer, tmp_path: Path, people: People, fails: int, shows_nothing: bool
+) -> None:
+    backend, bob = Blind(), workspace("bob").name
+    async with working(nats_server, tmp_path / "w", backend):
+        for user in ("alice", "bob"):
+            await people.send(spawn(user, generation=10))
+            await people.reaches(workspace(user).name, Phase.READY)
+        await people.send(stop("bob", generation=20))
+        await people.reaches(bob, Phase.STOPPED)
+        before = [await people.record(name) for name in (ALICE, bob)]
+    backend.fails, backend.shows_nothing = fails, shows_nothing
+    backend.calls.clear()
+    async with working(nats_server, tmp_path / "w", backend):
+        assert [await people.record(name) for name in (ALICE, bob)] == before
+        assert backend.running() == {ALICE}
+        assert not backend.is_called("stop", ALICE)
+        assert not any(backend.is_called("erase", name) for name in (ALICE, bob))
 
 
 async def test_a_start_in_flight_goes_on_under_the_same_generation(
