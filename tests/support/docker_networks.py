@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ipaddress
 import random
-import socket
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -21,13 +20,12 @@ from mlhub_spawner_worker.backends.docker.configuration import ReachSettings
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.networks import UserNetworks
 from mlhub_spawner_worker.firewall import FirewallError, remove
+from tests.support.docker_engine import ENGINE_URL, PORT, engine_answers, new_hub
 from tests.support.waiting import until_async
 
-ENGINE_URL = "unix:///var/run/docker.sock"
 IMAGE = "debian:bookworm-slim"
 """Has a shell that can dial (bash) and something that can listen (perl)."""
 
-PORT = 8888
 LINGER = timedelta(milliseconds=200)
 
 _LISTEN = (
@@ -155,7 +153,7 @@ async def deployed(**settings: Any) -> AsyncIterator[Deployment]:
     """A deployment with a name and addresses of its own; all of it is gone afterwards."""
     if not engine_answers():
         pytest.skip(f"no Docker engine answers at {ENGINE_URL}")
-    hub = f"t{uuid.uuid4().hex[:8]}"
+    hub = new_hub()
     engine = Engine(ENGINE_URL, hub)
     await engine.open()
     pool = await free_pool(engine.docker)
@@ -167,12 +165,6 @@ async def deployed(**settings: Any) -> AsyncIterator[Deployment]:
     finally:
         await deployment.clean()
         await engine.aclose()
-
-
-def engine_answers() -> bool:
-    """Whether somebody listens on the engine's socket."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        return connection.connect_ex(ENGINE_URL.removeprefix("unix://")) == 0
 
 
 def addresses(shown: dict[str, Any], network: str) -> str:

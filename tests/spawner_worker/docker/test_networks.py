@@ -12,7 +12,8 @@ from mlhub_spawner_worker.backends.docker.firewall import DEFAULT_IMAGE
 from mlhub_spawner_worker.backends.docker.networks import UserNetworks, network_name
 from mlhub_spawner_worker.backends.docker.place import NetworkPlace
 from mlhub_spawner_worker.firewall import bridge_name
-from tests.support.docker_networks import ENGINE_URL, Deployment, address_of, deployed, dial, inside, networks_of
+from tests.support.docker_engine import ENGINE_URL
+from tests.support.docker_networks import Deployment, address_of, deployed, dial, inside, networks_of
 from tests.support.waiting import until_async
 
 ROOT = Path(__file__).parents[3]

@@ -42,6 +42,7 @@ def _docker(settings: SpawnerWorkerSettings) -> DockerBackend:
             cert_dir=settings.docker_cert_path,
             profiles=settings.policy(images_allowed=True, gpus_allowed=True).profiles,
             pull=settings.pull,
+            registry_logins=settings.registry_logins,
             engine_calls=settings.engine_calls,
             gpus=settings.gpus,
             keep_volumes=timedelta(days=settings.keep_volumes_days),
@@ -54,11 +55,16 @@ def _docker(settings: SpawnerWorkerSettings) -> DockerBackend:
                 firewall_image=settings.firewall_image,
                 api_port=settings.api_port,
                 publish_address=settings.publish_address,
-                publish_to=tuple(part.strip() for part in settings.publish_to.split(",") if part.strip()),
+                publish_to=_parts(settings.publish_to),
                 proxy_address=settings.proxy_address,
+                closed_to=_parts(settings.closed_to),
             ),
         )
     )
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @contextlib.asynccontextmanager

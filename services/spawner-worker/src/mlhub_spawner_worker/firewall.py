@@ -5,6 +5,9 @@
 Runs as root in the network namespace of the Docker engine. Every user network of a deployment is a bridge whose name
 begins with `bridge_prefix(hub)`: the rules hold for these bridges and no other, so deployments on one engine never
 touch each other's, whatever addresses they use. This module needs nothing but the standard library and iptables.
+
+What is forwarded is judged in the table `mangle`, not in the engine's chain DOCKER-USER: engines take the jump to that
+chain away and put it back whenever they make a network, and who dials in that moment would stay connected.
 """
 
 import argparse
@@ -30,6 +33,7 @@ LOCK_SECONDS = 10
 _ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED"
 _BRIDGED = "-m physdev --physdev-is-bridged"
 _REFUSE = "REJECT"
+"""Says so, which spares people a time-out; there is no such thing in `mangle`."""
 
 
 class FirewallError(Exception):
@@ -86,18 +90,28 @@ class Chains:
         return f"MLHUB-{self.hub}-IN"
 
     @property
-    def names(self) -> tuple[str, str, str]:
-        """All of them."""
-        return self.to_host, self.leaving, self.entering
+    def by_table(self) -> dict[str, tuple[str, ...]]:
+        """All of them, and the tables they are in."""
+        return {"filter": (self.to_host,), "mangle": (self.leaving, self.entering)}
 
-    def jumps(self, forward: str) -> list[tuple[str, list[str]]]:
-        """The chains that lead here, and by which rule; `forward` is the chain of forwarded packets."""
+    @property
+    def jumps(self) -> list["Jump"]:
+        """What leads to them."""
         bridges = f"{bridge_prefix(self.hub)}+"
         return [
-            ("INPUT", ["-i", bridges, "-j", self.to_host]),
-            (forward, ["-i", bridges, "-j", self.leaving]),
-            (forward, ["-o", bridges, "-j", self.entering]),
+            Jump("filter", "INPUT", ("-i", bridges, "-j", self.to_host)),
+            Jump("mangle", "FORWARD", ("-i", bridges, "-j", self.leaving)),
+            Jump("mangle", "FORWARD", ("-o", bridges, "-j", self.entering)),
         ]
+
+
+@dataclass(frozen=True)
+class Jump:
+    """A rule that leads from one of the kernel's chains to one of ours."""
+
+    table: str
+    chain: str
+    rule: tuple[str, ...]
 
 
 def rules(hub: str, openings: Openings, *, nameservers: Sequence[str] = (), sees_bridged: bool = True) -> list[str]:
@@ -109,7 +123,7 @@ def rules(hub: str, openings: Openings, *, nameservers: Sequence[str] = (), sees
     chains, bridges = Chains(hub), f"{bridge_prefix(hub)}+"
     within = f"{_BRIDGED} -j RETURN"
     # What can't be told apart is left to the engine: this is one user's network, or two users' that it isolates.
-    leaving_within = [within, f"-o {bridges} -j {_REFUSE}"] if sees_bridged else [f"-o {bridges} -j RETURN"]
+    leaving_within = [within, f"-o {bridges} -j DROP"] if sees_bridged else [f"-o {bridges} -j RETURN"]
     entering_within = within if sees_bridged else f"-i {bridges} -j RETURN"
     listed = {
         chains.to_host: [
@@ -122,17 +136,17 @@ def rules(hub: str, openings: Openings, *, nameservers: Sequence[str] = (), sees
             f"{_ANSWERS} -j RETURN",
             *leaving_within,
             # A published port of this host: its address has been rewritten before it comes here.
-            f"-m conntrack --ctstate DNAT -j {_REFUSE}",
+            "-m conntrack --ctstate DNAT -j DROP",
             *(f"-p {kind} --dport 53 -j RETURN" for kind in ("udp", "tcp")),
             *_to_proxy(openings.proxy),
-            *(f"-d {address} -j {_REFUSE}" for address in (*METADATA, *openings.closed)),
+            *(f"-d {address} -j DROP" for address in (*METADATA, *openings.closed)),
             "-j RETURN",
         ],
         chains.entering: [
             f"{_ANSWERS} -j RETURN",
             entering_within,
             *(f"-s {address} -m conntrack --ctstate DNAT -j RETURN" for address in openings.entry_from),
-            f"-j {_REFUSE}",
+            "-j DROP",
         ],
     }
     return [f"-A {chain} {rule}" for chain, chain_rules in listed.items() for rule in chain_rules]
@@ -142,7 +156,7 @@ def _to_proxy(proxy: tuple[str, int] | None) -> list[str]:
     if proxy is None:
         return []
     address, port = proxy
-    return [f"-d {address} -p tcp --dport {port} -j RETURN", f"-d {address} -j {_REFUSE}"]
+    return [f"-d {address} -p tcp --dport {port} -j RETURN", f"-d {address} -j DROP"]
 
 
 def nameservers(*files: Path) -> list[str]:
@@ -177,36 +191,40 @@ class Tables:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise FirewallError(f"{command}: {error}") from error
 
-    def has(self, chain: str) -> bool:
+    def has(self, chain: str, *, table: str = "filter") -> bool:
         """Whether the chain exists."""
-        return self.run("-n", "-L", chain).returncode == 0
+        return self.run("-t", table, "-n", "-L", chain).returncode == 0
 
-    def leads(self, chain: str, rule: list[str]) -> bool:
-        """Whether that rule is in the chain."""
-        return self.run("-C", chain, *rule).returncode == 0
+    def leads(self, jump: Jump) -> bool:
+        """Whether that jump is in its chain."""
+        return self.run("-t", jump.table, "-C", jump.chain, *jump.rule).returncode == 0
 
-    def replace(self, chains: Sequence[str], lines: Sequence[str]) -> str | None:
-        """Set the whole content of the chains at one stroke. Returns what is wrong with it."""
-        text = "\n".join(["*filter", *(f":{chain} - [0:0]" for chain in chains), *lines, "COMMIT", ""])
+    def replace(self, chains: Chains, lines: Sequence[str]) -> str | None:
+        """Set the whole content of the chains, that of a table at one stroke. Returns what is wrong with it."""
+        text = ""
+        for table, names in chains.by_table.items():
+            content = [line for line in lines if line.split()[1] in names]
+            text += "\n".join([f"*{table}", *(f":{name} - [0:0]" for name in names), *content, "COMMIT", ""])
         done = self.run("--noflush", given=text)
         return None if done.returncode == 0 else _complaint(done)
 
-    def hook(self, chain: str, rule: list[str]) -> None:
-        """Put the rule at the top of the chain, unless it is in there."""
-        if not self.leads(chain, rule):
-            done = self.run("-I", chain, "1", *rule)
+    def hook(self, jump: Jump) -> None:
+        """Put the jump at the top of its chain, unless it is in there."""
+        if not self.leads(jump):
+            done = self.run("-t", jump.table, "-I", jump.chain, "1", *jump.rule)
             if done.returncode != 0:
                 raise FirewallError(_complaint(done))
 
     def drop(self, chains: Chains) -> None:
         """Remove the chains and whatever leads to them."""
-        for parent, rule in (jump for forward in ("FORWARD", "DOCKER-USER") for jump in chains.jumps(forward)):
-            while self.leads(parent, rule) and self.run("-D", parent, *rule).returncode == 0:
+        for jump in chains.jumps:
+            while self.leads(jump) and self.run("-t", jump.table, "-D", jump.chain, *jump.rule).returncode == 0:
                 pass
-        for name in chains.names:
-            if self.has(name):
-                self.run("-F", name)
-                self.run("-X", name)
+        for table, names in chains.by_table.items():
+            for name in names:
+                if self.has(name, table=table):
+                    self.run("-t", table, "-F", name)
+                    self.run("-t", table, "-X", name)
 
 
 def _complaint(done: "subprocess.CompletedProcess[str]") -> str:
@@ -219,7 +237,10 @@ def _path(command: str) -> str | None:
 
 
 def engine_tables() -> Tables:
-    """The flavour that the engine of this host uses: the one with its chain; else what the host calls iptables."""
+    """The flavour that the engine of this host uses: the one with its chain; else what the host calls iptables.
+
+    Any would do, but two flavours at work on one host are hard to understand for whoever administrates it.
+    """
     present = [name for name in ("iptables-nft", "iptables-legacy", "iptables") if _path(name)]
     if not present:
         raise FirewallError("there is no iptables here")
@@ -227,11 +248,6 @@ def engine_tables() -> Tables:
         if Tables(name).has("DOCKER-USER"):
             return Tables(name)
     return Tables("iptables" if "iptables" in present else present[0])
-
-
-def _forward_chain(tables: Tables) -> str:
-    # An engine that was told to leave iptables alone has no chain for our rules: they go straight into the kernel's.
-    return "DOCKER-USER" if tables.has("DOCKER-USER") else "FORWARD"
 
 
 def _ipv6_tables(tables: Tables) -> Tables | None:
@@ -245,13 +261,13 @@ def apply(hub: str, openings: Openings) -> str:
     """Set the rules, whatever was set before. Returns how, for people."""
     tables, chains = engine_tables(), Chains(hub)
     servers = nameservers(*RESOLVERS)
-    wrong = tables.replace(chains.names, rules(hub, openings, nameservers=servers))
+    wrong = tables.replace(chains, rules(hub, openings, nameservers=servers))
     if wrong:
-        wrong = tables.replace(chains.names, rules(hub, openings, nameservers=servers, sees_bridged=False))
+        wrong = tables.replace(chains, rules(hub, openings, nameservers=servers, sees_bridged=False))
     if wrong:
         raise FirewallError(wrong)
-    for parent, rule in chains.jumps(_forward_chain(tables)):
-        tables.hook(parent, rule)
+    for jump in chains.jumps:
+        tables.hook(jump)
     return f"{tables.command}{_close_ipv6(tables, chains)}"
 
 
@@ -260,20 +276,19 @@ def _close_ipv6(tables: Tables, chains: Chains) -> str:
     six = _ipv6_tables(tables)
     if six is None or not six.has("INPUT"):
         return ""
-    wrong = six.replace(chains.names, [f"-A {chain} -j DROP" for chain in chains.names])
+    wrong = six.replace(chains, [f"-A {name} -j DROP" for names in chains.by_table.values() for name in names])
     if wrong:
         raise FirewallError(wrong)
-    for parent, rule in chains.jumps("FORWARD"):
-        six.hook(parent, rule)
+    for jump in chains.jumps:
+        six.hook(jump)
     return f", {six.command}"
 
 
 def missing(hub: str) -> list[str]:
     """What of the rules is not in force; empty when all is."""
     tables, chains = engine_tables(), Chains(hub)
-    gone = [name for name in chains.names if not tables.has(name)]
-    jumps = chains.jumps(_forward_chain(tables))
-    return gone or [f"{parent} -> {rule[-1]}" for parent, rule in jumps if not tables.leads(parent, rule)]
+    gone = [name for table, names in chains.by_table.items() for name in names if not tables.has(name, table=table)]
+    return gone or [f"{jump.chain} -> {jump.rule[-1]}" for jump in chains.jumps if not tables.leads(jump)]
 
 
 def remove(hub: str) -> None:

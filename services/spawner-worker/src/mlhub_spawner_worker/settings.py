@@ -112,6 +112,9 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     pull: Literal["missing", "always", "never"] = "missing"
     """When an image is fetched: if it is not here, at every start, or never."""
 
+    registry_logins: Annotated[Path | None, BeforeValidator(_blank_is_none)] = None
+    """File of logins for registries, as `docker login` writes it (`config.json`). None: images that all may have."""
+
     engine_calls: PositiveInt = 4
     """Workspaces whose containers are made at the same time; more make nobody faster."""
 
@@ -145,6 +148,10 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
 
     proxy_address: Annotated[str | None, BeforeValidator(_blank_is_none)] = None
     """Where workspaces find the proxy, for `published`."""
+
+    closed_to: str = ""
+    """What no workspace may reach, addresses and networks separated by commas: other nodes where ports are published,
+    above all, if workspaces leave this node under the proxy's own address."""
 
     attach_host: str = "127.0.0.1"
     """Where the attach endpoint listens, and what the SSH gateway dials."""

@@ -32,6 +32,8 @@ class ReachSettings:
     """Addresses and networks that may use published ports."""
     proxy_address: str | None = None
     """Where workspaces find the proxy, for `published`."""
+    closed_to: tuple[str, ...] = ()
+    """Addresses and networks that no workspace may reach."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class DockerSettings:
     cert_dir: Path | None = None
     """Client certificate, its key and the CA of an engine that is reached by TLS."""
     pull: Pull = "missing"
+    registry_logins: Path | None = None
+    """A file as `docker login` writes it. None: no registry is told who asks."""
     engine_calls: int = 4
     """Workspaces whose containers are made at the same time."""
     gpus: str = ""

@@ -111,7 +111,7 @@ class Firewall:
         return _outcome(process.returncode, said.decode(), complaint.decode())
 
     async def _in_container(self, arguments: list[str]) -> str:
-        config = {
+        config: dict[str, Any] = {
             "Image": await self._image(),
             "Entrypoint": ["python", "-m", SCRIPT],
             "Cmd": arguments,
@@ -151,14 +151,15 @@ class Firewall:
 
 def openings(settings: ReachSettings) -> Openings:
     """What that kind of reach needs open."""
+    closed = settings.closed_to
     match settings.reach:
         case "host":
-            return Openings(api_port=settings.api_port)
+            return Openings(api_port=settings.api_port, closed=closed)
         case "published":
             proxy = (settings.proxy_address, settings.api_port) if settings.proxy_address else None
-            return Openings(entry_from=settings.publish_to, proxy=proxy)
+            return Openings(entry_from=settings.publish_to, proxy=proxy, closed=closed)
         case _:
-            return Openings()
+            return Openings(closed=closed)
 
 
 def shares_network(engine_url: str) -> bool:
