@@ -17,7 +17,8 @@ NAME = "docker-networks"
 _WIDTHS = (4, 8, 20)
 _NOTE = (
     f"{NAME}: both make a network for each user and attach two containers to it, as proxy and gateway are; ours finds "
-    "them by their labels, and its rules for the host's firewall, made once for the whole pool, are off; a user's network outlives his last workspace by two seconds"
+    "them by their labels, and its rules for the host's firewall, made once for the whole pool, are off; a user's "
+    "network outlives his last workspace by two seconds"
 )
 
 
