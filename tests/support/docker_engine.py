@@ -24,7 +24,7 @@ from mlhub_shared.contracts.policy import Profile
 from mlhub_spawner_worker.backends.docker import DockerBackend, DockerSettings, ReachSettings
 from mlhub_spawner_worker.backends.docker import labels as marks
 from mlhub_spawner_worker.backends.docker.engine import Engine
-from mlhub_spawner_worker.backends.docker.place import DefaultBridge
+from mlhub_spawner_worker.backends.docker.place import DefaultBridge, Networks
 
 SOCKET = "/var/run/docker.sock"
 ENGINE_URL = f"unix://{SOCKET}"
@@ -100,8 +100,10 @@ def profile(**changes: Any) -> Profile:
     return Profile(**(values | changes))
 
 
-def docker_backend(folder: Path, hub: str, *, bridge: bool = True, **changes: Any) -> DockerBackend:
-    """A backend for a hub of the test's own, on the default bridge unless it is to make networks."""
+def docker_backend(
+    folder: Path, hub: str, *, networks: Networks | None = None, own_networks: bool = False, **changes: Any
+) -> DockerBackend:
+    """A backend for a hub of the test's own; on the default bridge unless it is to make networks."""
     reach = ReachSettings(firewall=False, network_pool=IPv4Network("10.199.0.0/16"))
     values: dict[str, Any] = {
         "profiles": (profile(),),
@@ -110,7 +112,7 @@ def docker_backend(folder: Path, hub: str, *, bridge: bool = True, **changes: An
         "reach": reach,
     }
     settings = DockerSettings(hub=hub, data_dir=folder, **(values | changes))
-    return DockerBackend(settings, networks=(lambda engine: DefaultBridge()) if bridge else None)
+    return DockerBackend(settings, networks=None if own_networks else lambda _: networks or DefaultBridge())
 
 
 def new_hub() -> str:

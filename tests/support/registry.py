@@ -4,6 +4,7 @@ On 127.0.0.1, where every engine trusts a registry without TLS.
 """
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -30,6 +31,8 @@ class Registry:
         self.address = ""
         self.refusal: int | None = None
         """Answer everything about images with this status: 401, 403."""
+        self.login: str | None = None
+        """`user:password` that everybody must know; None: nobody is asked."""
         self.pause = 0.0
         """Seconds before each piece of a layer."""
         self.asked: Counter[str] = Counter()
@@ -70,6 +73,9 @@ class Registry:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """One request of an engine."""
         path = request.path.removeprefix("/v2/")
+        if self.login is not None and request.headers.get("Authorization") != f"Basic {_base64(self.login)}":
+            challenge = {"WWW-Authenticate": 'Basic realm="test"'}
+            return web.json_response({"errors": [{"code": "UNAUTHORIZED"}]}, status=401, headers=challenge)
         if not path:
             return web.json_response({})
         if self.refusal is not None:
@@ -131,6 +137,10 @@ def _layer(path: str, content: bytes, mode: int) -> bytes:
         entry.size, entry.mode = len(content), mode
         archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _digest(blob: bytes) -> str:

@@ -68,7 +68,7 @@ async def test_one_directory_is_one_worker_s(stand: Stand) -> None:
 
 
 async def test_networks_come_and_go_with_the_workspaces_of_their_user(stand: Stand) -> None:
-    async with stand.backend(bridge=False) as backend:
+    async with stand.backend(own_networks=True) as backend:
         first, second, other = stand.job(), stand.job("alice", "two"), stand.job("bob")
         for job in (first, second, other):
             await stand.run(backend, job)

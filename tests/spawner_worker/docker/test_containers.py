@@ -11,11 +11,11 @@ import pytest
 from mlhub_shared.contracts.policy import SharedVolume
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_spawner_worker.backends.base import BackendError, Job
-from mlhub_spawner_worker.backends.docker import DockerBackend, body, gpus
+from mlhub_spawner_worker.backends.docker import body, gpus
 from mlhub_spawner_worker.backends.docker.images import Image
 from mlhub_spawner_worker.backends.docker.place import DefaultBridge, NetworkPlace
 from tests.spawner_worker.docker.conftest import Stand
-from tests.support.docker_engine import IMAGE, PORT, docker_backend, profile
+from tests.support.docker_engine import IMAGE, PORT, profile
 from tests.support.workers import direct
 
 MIB = 1024 * 1024
@@ -87,10 +87,7 @@ class Published(DefaultBridge):
 
 
 async def test_a_published_workspace_is_reached_at_the_node_s_address(stand: Stand) -> None:
-    settings = docker_backend(stand.folder, stand.hub)._settings
-    backend = DockerBackend(settings, networks=lambda engine: Published())
-    await backend.open()
-    try:
+    async with stand.backend(networks=Published()) as backend:
         job = stand.job()
         running = await stand.run(backend, job)
         assert running.endpoint.host == "127.0.0.1"
@@ -99,8 +96,6 @@ async def test_a_published_workspace_is_reached_at_the_node_s_address(stand: Sta
             while not await direct(record):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert "mlhub:192.0.2.7" in (await stand.inspect(job.name))["HostConfig"]["ExtraHosts"]
-    finally:
-        await backend.aclose()
 
 
 async def test_nobody_s_environment_overrides_what_the_hub_says(stand: Stand) -> None:

@@ -1,12 +1,16 @@
 """Images are really pulled, by a real engine, from a registry that misbehaves when it is told to."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from mlhub_shared.contracts.workspace import Reason
 from mlhub_spawner_worker.backends.base import BackendError
+from mlhub_spawner_worker.backends.docker.credentials import registry_of
 from mlhub_spawner_worker.backends.docker.images import Progress, refusal
 from tests.spawner_worker.docker.conftest import Stand
 from tests.support.docker_engine import IMAGE, profile
@@ -91,6 +95,35 @@ async def test_what_can_not_be_fetched_says_why(stand: Stand, images: Registry, 
             await backend.prepare(stand.job(), stand.report)
         assert failure.value.reason is Reason.IMAGE
         assert wanted in str(failure.value)
+
+
+async def test_a_registry_is_told_who_asks(stand: Stand, images: Registry, tmp_path: Path) -> None:
+    name, images.login = images.push(), "node:canary-password"
+    logins = tmp_path / "config.json"
+    known = base64.b64encode(images.login.encode()).decode()
+    logins.write_text(json.dumps({"auths": {images.address: {"auth": known}}}))
+    async with stand.backend(profiles=(profile(image=name),), pull="missing") as backend:
+        with pytest.raises(BackendError, match="does not let this node"):
+            await backend.prepare(stand.job(), stand.report)
+    async with stand.backend(profiles=(profile(image=name),), pull="missing", registry_logins=logins) as backend:
+        await stand.run(backend, stand.job())
+        logins.write_text("no JSON")
+        with pytest.raises(BackendError, match="file of logins"):
+            await backend.prepare(stand.job("bob", image=f"{images.address}/other:1"), stand.report)
+
+
+@pytest.mark.parametrize(
+    ("image", "registry"),
+    [
+        ("python", "https://index.docker.io/v1/"),
+        ("jupyter/scipy-notebook:1", "https://index.docker.io/v1/"),
+        ("ghcr.io/x/y@sha256:1", "ghcr.io"),
+        ("localhost/x", "localhost"),
+        ("host:5000/x", "host:5000"),
+    ],
+)
+def test_a_login_is_looked_up_by_the_image_s_registry(image: str, registry: str) -> None:
+    assert registry_of(image) == registry
 
 
 async def test_a_registry_that_is_not_there_is_told_from_a_missing_image(stand: Stand) -> None:

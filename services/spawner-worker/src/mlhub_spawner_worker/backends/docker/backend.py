@@ -59,7 +59,7 @@ class DockerBackend:
         self._shelf = Shelf(settings.data_dir)
         self._containers = Containers(self.engine, hub)
         self._lives = Lives(self.engine, self._containers)
-        self._images = Images(self.engine, settings.pull)
+        self._images = Images(self.engine, settings.pull, logins=settings.registry_logins)
         self._volumes = Volumes(self.engine, hub, keep=settings.keep_volumes)
         self._networks = networks(self.engine) if networks is not None else _user_networks(self.engine, settings)
         self._gate = Gate(settings.engine_calls)

@@ -91,6 +91,7 @@ class Engine:
         method: str = "GET",
         silence: float,
         opened: Callable[[], None] = lambda: None,
+        headers: Mapping[str, str] | None = None,
         **params: str,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The JSON objects of an endless answer; EngineAway after `silence` seconds without one.
@@ -99,7 +100,7 @@ class Engine:
         """
         bounds = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=silence)
         with translated(f"follow {path}"):
-            async with self.docker._query(path, method, params=params, timeout=bounds) as response:
+            async with self.docker._query(path, method, params=params, headers=headers, timeout=bounds) as response:
                 opened()
                 rest = b""
                 async with contextlib.aclosing(_chunks(response)) as chunks:

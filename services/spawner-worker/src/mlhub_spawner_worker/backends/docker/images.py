@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ from mlhub_shared.contracts.workspace import Reason
 from mlhub_shared.errors import MLHubError
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker.backends.base import BackendError, Report
+from mlhub_spawner_worker.backends.docker import credentials
 from mlhub_spawner_worker.backends.docker.configuration import Pull
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import Missing, translated
@@ -26,6 +28,8 @@ _REPORT_EVERY = 1.0
 """Seconds between two reports of a pull."""
 
 _MB = 1_000_000
+
+_DENIED = ("unauthorized", "denied", "forbidden", "authentication required", "no basic auth credentials", "403")
 
 _DONE = {"Pull complete", "Already exists"}
 
@@ -89,8 +93,9 @@ class _Flight:
 class Images:
     """The images of one engine."""
 
-    def __init__(self, engine: Engine, pull: Pull) -> None:
-        self._engine, self._pull = engine, pull
+    def __init__(self, engine: Engine, pull: Pull, *, logins: Path | None = None) -> None:
+        """`logins`: a file as `docker login` writes it."""
+        self._engine, self._pull, self._logins = engine, pull, logins
         self._flights: dict[str, _Flight] = {}
 
     async def aclose(self) -> None:
@@ -151,8 +156,12 @@ class Images:
         name, started = progress.image, time.monotonic()
         # Without a tag the engine would fetch them all.
         wanted = name if _has_tag(name) else f"{name}:latest"
+        login = await asyncio.to_thread(credentials.header, name, self._logins)
+        headers = {credentials.HEADER: login} if login else None
         try:
-            stream = self._engine.stream("images/create", method="POST", silence=_SILENCE, fromImage=wanted)
+            stream = self._engine.stream(
+                "images/create", method="POST", silence=_SILENCE, headers=headers, fromImage=wanted
+            )
             async with contextlib.aclosing(stream) as said:
                 async for word in said:
                     if "error" in word:
@@ -170,13 +179,13 @@ def refusal(image: str, said: str) -> BackendError:
     lower = said.lower()
     if "no space left on device" in lower:
         return BackendError(f"The disk of this node is full: the image {image} can't be fetched.")
-    if any(words in lower for words in ("unauthorized", "denied", "forbidden", "authentication required", "403")):
+    if any(words in lower for words in _DENIED):
         return _error(f"The registry does not let this node have the image {image}, or there is no such image.")
     if any(words in lower for words in ("not found", "manifest unknown", "name unknown", "404")):
         return _error(f"There is no image {image}.")
     if "invalid reference format" in lower or "invalid tag" in lower:
         return _error(f"{image} is no name of an image.")
-    if any(words in lower for words in ("dial tcp", "timeout", "no such host", "eof", "tls", "connection")):
+    if any(words in lower for words in ("dial tcp", "timeout", "canceled", "no such host", "eof", "tls", "connection")):
         return _error(f"The registry of the image {image} does not answer.")
     return _error(f"The image {image} can't be fetched: {said.strip()[:300]}")
 
