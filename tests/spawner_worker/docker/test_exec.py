@@ -103,6 +103,11 @@ async def test_a_login_shell_reads_the_profile_and_keeps_the_path_of_the_image(
         assert ran.status == 4
 
 
+async def test_programs_know_their_user_as_after_a_login(place: Place) -> None:
+    ran = await place.gateway.run(NAME, 'echo "$USER $LOGNAME $HOME $SHELL"')
+    assert ran.stdout == b"root root /root /bin/sh\n"
+
+
 async def test_a_status_tells_a_signal_as_shells_do(place: Place) -> None:
     assert (await place.gateway.run(NAME, "kill -KILL $$")).status == 128 + 9
 

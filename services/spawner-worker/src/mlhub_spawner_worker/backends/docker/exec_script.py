@@ -20,6 +20,8 @@ for shell in "${SHELL:-}" /bin/bash /bin/sh; do
     [ -f "$shell" ] && [ -x "$shell" ] && break
 done
 export SHELL="$shell"
+[ -n "${USER:-}" ] || USER=$(id -un 2>/dev/null)
+export USER LOGNAME="$USER"
 if [ -n "$2" ]; then
     name=$(tty 2>/dev/null) && export SSH_TTY="$name"
     stty $2 2>/dev/null || printf '%s\n' "$2" | while read -r mode; do stty $mode </dev/tty 2>/dev/null; done
