@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlhub_spawner_worker.backends.base import BackendError
+from mlhub_spawner_worker.backends.docker.errors import translated
 from mlhub_spawner_worker.backends.docker.firewall import DEFAULT_IMAGE
 from mlhub_spawner_worker.backends.docker.networks import UserNetworks, network_name
 from mlhub_spawner_worker.backends.docker.place import NetworkPlace
@@ -96,6 +97,15 @@ async def test_a_full_network_is_an_error_for_its_user_alone(deployment: Deploym
         with pytest.raises(BackendError, match="The network of alice is full: no more than 5 containers"):
             await networks.attach("alice")
         await networks.attach("bob")
+
+
+async def test_who_comes_too_late_for_the_last_address_is_told_so(deployment: Deployment) -> None:
+    async with deployment.opened(network_size=29) as networks:
+        place = await networks.attach("alice")
+        for _ in range(5):
+            await deployment.workspace("alice", place)
+        with pytest.raises(BackendError, match="The network of this user is full"), translated("start it"):
+            await deployment.workspace("alice", place)
 
 
 async def test_a_network_that_somebody_pruned_is_made_again(deployment: Deployment, networks: UserNetworks) -> None:

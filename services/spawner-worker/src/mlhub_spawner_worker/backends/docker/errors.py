@@ -71,6 +71,8 @@ def translate(status: int, message: str, doing: str) -> BackendError | Temporary
         return EngineAway(f"the Docker engine does not answer: {text}")
     if "no space left on device" in lower:
         return BackendError(f"The disk of this node is full: the Docker engine can't {doing}.")
+    if "no available ipv4 addresses" in lower:
+        return BackendError("The network of this user is full. Stop another workspace first.")
     if any(words in lower for words in _PASSING):
         return Temporary(f"the Docker engine can't {doing} now: {text}")
     kind = {404: Missing, 409: Taken}.get(status, BackendError)
