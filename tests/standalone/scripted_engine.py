@@ -29,16 +29,19 @@ class ScriptedEngine(socketserver.ThreadingUnixStreamServer):
         self.silent = threading.Event()
         """Set: accepts, and says nothing."""
 
-    def add_container(self, name: str, *, state: str = "running", **labels: str) -> None:
+    def add_container(
+        self, name: str, *, state: str = "running", image: str = "image", mounted: str = "", **labels: str
+    ) -> None:
         dotted = {f"mlhub.{label}": value for label, value in labels.items()}
         self.containers.append(
             {
                 "Id": f"id-{name}",
                 "Names": [f"/{name}"],
                 "Labels": dotted,
-                "Image": "image",
+                "Image": image,
                 "State": state,
                 "Status": "Up",
+                "Mounts": [{"Destination": mounted}] if mounted else [],
             }
         )
 
@@ -75,13 +78,22 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200 if "/".join(name) in self.server.images else 404, {})
             case ["containers", "json"]:
                 self._answer(200, self._with_label(self.server.containers, parts.query))
+            case ["volumes", _]:
+                self._answer(404, {})
+            case ["containers", _, "archive"]:
+                self._answer(404, {"message": "no such path"})
             case ["volumes"]:
                 self._answer(200, {"Volumes": self._with_label(self.server.volumes, parts.query)})
             case _:
                 self._answer(404, {})
 
     def do_POST(self) -> None:
-        self._note(204)
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.endswith("/create"):
+            self.server.asked.append(f"{self.command} {self.path}")
+            self._answer(201, {"Id": "made"})
+        else:
+            self._note(204)
 
     def do_DELETE(self) -> None:
         name = self.path.split("/")[2].partition("?")[0]

@@ -211,7 +211,10 @@ def test_volumes_and_images_are_found_where_workspaces_are_containers(
         server.add_volume("ws-foo0bar-mlhub-GPU2", **labels, server_name="GPU2")
         server.add_volume("ws-alice-old-lab", origin="old", user="alice", server_name="lab")
         server.add_volume("ws-eve-mlhub", origin="mlhub", user="eve", server_name="")
-        server.add_container("ws-foo0bar-mlhub", **labels, server_name="", state="exited")
+        server.add_container("ws-foo0bar-mlhub", **labels, server_name="", state="exited", image=IMAGE)
+        gpu1 = {"server_name": "gpu1", "state": "exited", "mounted": "/workspace"}
+        server.add_container("ws-foo0bar-mlhub-gpu1", **labels, **gpu1)
+        server.add_container("ws-alice-mlhub", origin="mlhub", user="alice", server_name="", image=IMAGE)
         instance = plan(data, Asked(backend=DOCKER), {"DOCKER_HOST": server.engine.url})
         report = move_in(instance, old.folder, {})
     assert "foo0bar: volume ws-foo0bar-mlhub-gpu1" in report.lines
@@ -220,11 +223,21 @@ def test_volumes_and_images_are_found_where_workspaces_are_containers(
     assert "the volume ws-alice-old-lab is of the hub 'old', and is found here as a copy only" in remarks
     assert "-v ws-alice-old-lab:/from:ro -v ws-alice-mlhub-lab:/to" in remarks
     assert "the volume ws-eve-mlhub is of 'eve', who is not known" in remarks
-    assert "the old container ws-foo0bar-mlhub is in the way" in remarks
+    # This one has nothing to save: what was begun for it goes.
+    assert [entry for entry in server.asked if "ws-foo0bar-mlhub" in entry and "gpu1" not in entry] == [
+        "DELETE /volumes/ws-foo0bar-mlhub",
+        "POST /containers/id-ws-foo0bar-mlhub/rename?name=ws-foo0bar-mlhub.before",
+    ]
+    assert "volume ws-foo0bar-mlhub," not in "\n".join(report.lines)
+    assert "POST /containers/id-ws-foo0bar-mlhub-gpu1/rename?name=ws-foo0bar-mlhub-gpu1.before" in server.asked
+    assert "the old container ws-alice-mlhub still runs: docker stop ws-alice-mlhub" in remarks
     assert "workspace gpu1:" not in remarks
     profiles, _ = read_profiles(data.profiles)
     assert [profile.image for profile in profiles] == ["mlhub-workspace", IMAGE]
     assert (profiles[1].port, profiles[1].home, profiles[1].name) == (8080, "/workspace", "ml-workspace-0-8-7")
+    query = "SELECT user_options FROM spawners JOIN users ON users.id = user_id"
+    (options,) = rows(data, f"{query} WHERE users.name = 'foo0bar' AND spawners.name = ''")
+    assert json.loads(str(options[0])) == {"profile": "ml-workspace-0-8-7"}
     (options,) = rows(data, "SELECT user_options FROM spawners WHERE name = 'gpu1'")
     assert json.loads(str(options[0]))["profile"] == "ml-workspace-0-8-7"
 

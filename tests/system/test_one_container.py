@@ -195,7 +195,9 @@ def _leave_behind(hub: OneContainer, folder: Path) -> None:
     volume = f"ws-foo0bar-{hub.name}-GPU1"
     docker("volume", "create", *labels("GPU1"), volume)
     docker("network", "create", *labels(""), f"{hub.name}-foo0bar")
-    docker("create", "--name", f"ws-foo0bar-{hub.name}", *labels(""), "mlhub-workspace", "true")
+    default = f"ws-foo0bar-{hub.name}"
+    write = "mkdir /tmp/x && echo for years > /tmp/x/own.txt && cp -r /tmp/x /workspace"
+    docker("run", "--name", default, "-u", "0", *labels(""), image, "sh", "-c", write)
     shutil.copytree(old.folder, folder / "data")
     (folder / "data" / "result.txt").write_text("of years")
     # The engine has no other way into a volume.
@@ -210,11 +212,11 @@ def test_it_takes_over_what_the_first_ml_hub_left(moved: OneContainer) -> None:
     said = moved.logs()
     assert "foo0bar: account, user, default workspace, workspace GPU1" in said
     assert "START_CHP=true: HAProxy has taken the place" in said
-    assert f"the old container ws-foo0bar-{moved.name} is in the way" in said
+    assert f"foo0bar: container ws-foo0bar-{moved.name}, put aside as ws-foo0bar-{moved.name}.before" in said
     user = moved.session("foo0bar", "foo-bars-password")
     assert user.post("/hub/workspaces/start", form="/hub/home", user="foo0bar", server="GPU1").status_code == 200
     moved.ready("foo0bar", "GPU1")
-    (made,) = [inspect(name) for name in labelled("container", moved.name) if not name.endswith(moved.name)]
+    (made,) = [inspect(name) for name in labelled("container", moved.name) if not name.endswith(".before")]
     assert made["Config"]["Image"] == f"{moved.name}/ml-workspace:0.8.7"
     assert [(mount["Name"], mount["Destination"]) for mount in made["Mounts"]] == [
         (f"ws-foo0bar-{moved.name}-GPU1", "/workspace")
@@ -223,7 +225,8 @@ def test_it_takes_over_what_the_first_ml_hub_left(moved: OneContainer) -> None:
     assert f"{moved.name}-foo0bar" not in made["NetworkSettings"]["Networks"]
     code = "print(open('/workspace/result.txt').read())"
     assert run_cell(moved.hub, "foo0bar", code, server="GPU1").strip() == "of years"
-    # What the old hub made is left alone, also where it is in the way.
+    # The default workspace had no volume: what its container alone held is in one now, and there as well.
     user.post("/hub/workspaces/start", form="/hub/home", user="foo0bar", server="")
-    wait_until(lambda: "that this hub has not made" in user.get("/hub/home").text, within=60, every=0.5)
-    assert inspect(f"ws-foo0bar-{moved.name}")["State"]["Status"] == "created"
+    moved.ready("foo0bar")
+    assert run_cell(moved.hub, "foo0bar", "print(open('/workspace/own.txt').read())").strip() == "for years"
+    assert inspect(f"ws-foo0bar-{moved.name}.before")["State"]["Status"] == "exited"

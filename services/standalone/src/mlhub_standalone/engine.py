@@ -3,8 +3,9 @@
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ PATIENCE = 3.0
 """Seconds that one question may take; an engine that needs longer is not one to start ten workspaces with."""
 
 _STOP_GRACE, _STOP_PATIENCE, _STOPS_AT_ONCE = 5, 30.0, 8
+_COPY_PATIENCE = 120.0
 _PORT = 2375
 _ORIGIN, _USER, _SERVER = "mlhub.origin", "mlhub.user", "mlhub.server_name"
 _GENERATION, _DEPLOYMENT = "mlhub.generation", "mlhub.deployment"
@@ -43,6 +45,9 @@ class Container:
     """The engine's words for people: `Up 3 minutes`."""
     generation: str = ""
     """Of its start; the containers of the first ML Hub have none."""
+    image_id: str = ""
+    mounted: tuple[str, ...] = ()
+    """Paths in it that are volumes."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,40 @@ class Engine:
         with ThreadPoolExecutor(_STOPS_AT_ONCE) as threads:
             return sum(threads.map(self._remove, containers))
 
+    def rename(self, container: Container, name: str) -> None:
+        """Give a container another name; EngineAway if the engine does not."""
+        self._insist("POST", f"/containers/{container.id}/rename?{urlencode({'name': name})}")
+
+    def copy(self, container: Container, path: str, volume: Volume) -> bool:
+        """Make a volume of a folder of a container, whole or not at all; False if it has no such folder."""
+        at = f"/volumes/{quote(volume.name)}"
+        if self._ask("GET", at)[0] != http.client.NOT_FOUND:
+            raise EngineAway(f"there is a volume {volume.name} already")
+        is_copied = False
+        try:
+            is_copied = self._copy(container, path, volume)
+        finally:
+            if not is_copied:
+                self._ask("DELETE", at, patience=_STOP_PATIENCE)
+        return is_copied
+
+    def _copy(self, container: Container, path: str, volume: Volume) -> bool:
+        labels = {_ORIGIN: volume.origin, _USER: volume.user, _SERVER: volume.server}
+        self._insist("POST", "/volumes/create", {"Name": volume.name, "Labels": labels})
+        mount = {"Type": "volume", "Source": volume.name, "Target": path}
+        body = {"Image": container.image_id, "HostConfig": {"Mounts": [mount]}}
+        # Never started: an engine has no other way into a volume.
+        way_in = self._insist("POST", "/containers/create", body)["Id"]
+        try:
+            with self._asking("GET", f"/containers/{container.id}/archive?path={path}/.") as archive:
+                if archive.status == http.client.OK:
+                    self._insist("PUT", f"/containers/{way_in}/archive?path={path}", archive)
+                elif archive.status != http.client.NOT_FOUND:
+                    raise EngineAway(f"the Docker engine does not show {path} of {container.name} ({archive.status})")
+                return archive.status == http.client.OK
+        finally:
+            self._ask("DELETE", f"/containers/{way_in}?force=true", patience=_STOP_PATIENCE)
+
     def _containers(self, label: str) -> list[Container]:
         query = urlencode({"all": "true", "filters": json.dumps({"label": [label]})})
         return sorted((_container(entry) for entry in self._get(f"/containers/json?{query}")), key=lambda it: it.name)
@@ -134,12 +173,24 @@ class Engine:
             raise EngineAway(f"the Docker engine at {self.url} answers {status} to {path.partition('?')[0]}")
         return answer
 
-    def _ask(self, method: str, path: str, *, patience: float = PATIENCE) -> tuple[int, Any]:
+    def _insist(self, method: str, path: str, body: Any = None) -> Any:
+        status, answer = self._ask(method, path, body, patience=_COPY_PATIENCE)
+        if status >= http.client.BAD_REQUEST:
+            raise EngineAway(f"the Docker engine refuses: {answer.get('message', status)}")
+        return answer
+
+    def _ask(self, method: str, path: str, body: Any = None, *, patience: float = PATIENCE) -> tuple[int, Any]:
+        with self._asking(method, path, body, patience=patience) as answer:
+            return answer.status, _parsed(answer.read())
+
+    @contextmanager
+    def _asking(
+        self, method: str, path: str, body: Any = None, *, patience: float = PATIENCE
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = _connection(self.url, patience)
         try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            body = answer.read()
+            _send(connection, method, path, body)
+            yield connection.getresponse()
         except PermissionError:
             raise EngineAway(
                 f"{self.url} may not be used by this account: it takes the rights of the group `docker`, or root"
@@ -150,7 +201,16 @@ class Engine:
             raise EngineAway(f"no Docker engine answers at {self.url} ({_words(error)})") from None
         finally:
             connection.close()
-        return answer.status, _parsed(body)
+
+
+def _send(connection: http.client.HTTPConnection, method: str, path: str, body: Any) -> None:
+    if isinstance(body, http.client.HTTPResponse):
+        streamed = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+        connection.request(method, path, body, streamed, encode_chunked=True)
+    elif body is not None:
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+    else:
+        connection.request(method, path)
 
 
 def socket_of(url: str) -> Path | None:
@@ -195,6 +255,8 @@ def _container(entry: dict[str, Any]) -> Container:
         state=entry.get("State", ""),
         status=entry.get("Status", ""),
         generation=labels.get(_GENERATION, ""),
+        image_id=entry.get("ImageID", ""),
+        mounted=tuple(mount["Destination"] for mount in entry.get("Mounts") or []),
     )
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mlhub_shared.contracts.arrivals import Arrivals, Receptions
-from mlhub_standalone import credentials, old_database, old_images, volumes
+from mlhub_standalone import credentials, old_containers, old_database, old_images, volumes
 from mlhub_standalone.backends import policy_of_images
 from mlhub_standalone.component import PRIVATE
 from mlhub_standalone.console import plural, say
 from mlhub_standalone.data_dir import make_private, write_private
-from mlhub_standalone.engine import EngineAway
+from mlhub_standalone.engine import Container
 from mlhub_standalone.environment import environment_of
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.instance import Instance
@@ -55,13 +55,14 @@ def move_in(instance: Instance, place: Path, person: Mapping[str, str]) -> Repor
     file = old_database.find(place)
     if file is None:
         raise LauncherError(f"there is no {old_database.FILE} in {place}")
-    old = old_database.read(file)
+    old, left = old_database.read(file), _containers(instance)
+    old = old_containers.with_images(old, left)
     translation = translate(old, _profiles(instance, old, person))
     receptions = _receive(instance, translation.arrivals, person)
     lines = [f"{it.name}: {', '.join(it.taken)}" for it in receptions.receptions if it.taken]
     remarks = [f"{it.name}: {remark}" for it in receptions.receptions for remark in it.remarks]
     remarks += translation.remarks
-    more_lines, more_remarks = _volumes(instance, {it.name for it in receptions.receptions})
+    more_lines, more_remarks = _things(instance, {it.name for it in receptions.receptions}, left)
     lines += more_lines
     remarks += more_remarks
     report = Report(lines, remarks)
@@ -117,14 +118,21 @@ def _receive(instance: Instance, arrivals: Arrivals, person: Mapping[str, str]) 
         raise LauncherError(f"the hub's answer makes no sense: {error}") from None
 
 
-def _volumes(instance: Instance, users: set[str]) -> tuple[list[str], list[str]]:
+def _containers(instance: Instance) -> list[Container]:
+    return instance.engine.foreign(instance.hub_name) if instance.runs_containers else []
+
+
+def _things(instance: Instance, users: set[str], left: list[Container]) -> tuple[list[str], list[str]]:
+    """What an engine has of them."""
     if not instance.runs_containers:
         return [], ["workspaces run as processes here: they begin with empty folders, and volumes stay as they are"]
-    try:
-        found = volumes.sort(instance.engine.volumes(), users, instance.hub_name)
-        held = instance.engine.foreign(instance.hub_name)
-    except EngineAway as error:
-        return [], [f"the volumes were not looked at: {error}"]
+    lines, remarks = _volumes(instance, users)
+    done, not_done = old_containers.put_aside(instance.engine, instance.hub_name, left, users)
+    return lines + done, remarks + not_done
+
+
+def _volumes(instance: Instance, users: set[str]) -> tuple[list[str], list[str]]:
+    found = volumes.sort(instance.engine.volumes(), users, instance.hub_name)
     image = policy_of_images(instance.data.profiles).profiles[0].image
     lines = [f"{volume.user}: volume {volume.name}" for volume in found.used]
     remarks = [
@@ -133,11 +141,6 @@ def _volumes(instance: Instance, users: set[str]) -> tuple[list[str], list[str]]
         for volume, name in found.to_copy
     ]
     remarks += [f"the volume {volume.name} is of {volume.user!r}, who is not known" for volume in found.strange]
-    remarks += [
-        f"{container.user}: the old container {container.name} is in the way of a new one, and may hold files of its "
-        f"own; save them, then: docker rm -f {container.name}"
-        for container in held
-    ]
     return lines, remarks
 
 
