@@ -253,6 +253,8 @@ class DockerBackend:
 
     async def _end(self, shown: Shown, grace: timedelta) -> None:
         life = self._lives.get(shown.name)
+        if life is not None:
+            life.is_ending = True
         if shown.runs:
             await self._containers.end(shown.id, grace=grace)
         if life is not None and life.container == shown.id:
@@ -337,8 +339,8 @@ class DockerBackend:
         if user is None:
             return
         try:
-            left = await self._containers.list()
-            if self._starting[user] == 0 and all(shown.labels.get(labels.USER) != user for shown in left):
+            left = await self._containers.list(user=user)
+            if not left and self._starting[user] == 0:
                 await self._networks.released(user)
         except MLHubError as error:
             # Networks that nobody needs go at the next start of the worker.

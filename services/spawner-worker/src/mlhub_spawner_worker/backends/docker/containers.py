@@ -42,6 +42,7 @@ class Shown:
     made: datetime
     exit_code: int | None = None
     out_of_memory: bool = False
+    has_mem_limit: bool = False
     image_id: str = ""
     endpoint: Endpoint | None = None
 
@@ -60,9 +61,10 @@ class Containers:
     def __init__(self, engine: Engine, hub: str) -> None:
         self._engine, self._hub = engine, hub
 
-    async def list(self) -> list[Shown]:
-        """All of this deployment's workspaces, running or not; without their addresses."""
-        wanted = labels.filters(**{labels.ORIGIN: self._hub})
+    async def list(self, *, user: str | None = None) -> list[Shown]:
+        """All of this deployment's workspaces, or one user's, running or not; without their addresses."""
+        carried = {labels.ORIGIN: self._hub} if user is None else labels.of_user(self._hub, user)
+        wanted = labels.filters(**carried)
         listed = json.loads(await self._engine.read("containers/json", all="true", filters=wanted))
         return [_listed(one) for one in listed]
 
@@ -148,6 +150,7 @@ def _shown(one: dict[str, Any]) -> Shown:
         made=labels.moment(str(one.get("Created", ""))),
         exit_code=state.get("ExitCode"),
         out_of_memory=bool(state.get("OOMKilled")),
+        has_mem_limit=bool(one.get("HostConfig", {}).get("Memory")),
         image_id=str(one.get("Image", "")),
         endpoint=_endpoint(one["NetworkSettings"], labels.number(carried, labels.PORT)),
     )

@@ -24,6 +24,9 @@ _SIGNALS = range(129, 193)
 
 _KILLED = -9
 
+_WHY = 0.3
+"""Seconds for the engine to say that memory ran out, after it has said that a container was killed."""
+
 
 @dataclass
 class Life:
@@ -38,6 +41,10 @@ class Life:
     """Where people's files are; None: not known."""
     end: asyncio.Future[Exit] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    starved: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when memory has run out in it."""
+    is_ending: bool = False
+    """The worker itself ends it."""
 
 
 class Lives:
@@ -51,6 +58,8 @@ class Lives:
         """Containers that will be followed in a moment."""
         self._dead: dict[str, int | None] = {}
         """Those of them that have died meanwhile, with their exit codes."""
+        self._starved: set[str] = set()
+        """Those of them whose memory has run out meanwhile."""
         self._tasks: set[asyncio.Task[None]] = set()
         engine.events.on_connected(self.look)
         engine.events.on_event(self._seen)
@@ -67,12 +76,15 @@ class Lives:
             yield
         finally:
             self._expected.discard(container)
+            self._starved.discard(container)
             self._dead.pop(container, None)
 
     def begin(self, life: Life) -> Life:
         """Follow a container from now on."""
         self.forget(life.name)
         self._by_name[life.name] = self._by_container[life.container] = life
+        if life.container in self._starved:
+            life.starved.set()
         if life.container in self._dead:
             self.settle_soon(life, told=self._dead[life.container])
         return life
@@ -110,10 +122,13 @@ class Lives:
             if shown is not None and shown.runs:
                 return
             tail = await self._containers.tail(life.container) if shown is not None else ""
-            code = told if shown is None else shown.exit_code
-            has_died_with_engine = boot != life.running.boot
+            end = Exit(None, tail)
+            if boot == life.running.boot:
+                code = _signed(told if shown is None else shown.exit_code)
+                reason = Reason.OUT_OF_MEMORY if await _has_starved(life, code, shown) else Reason.EXITED
+                end = Exit(code, tail, reason=reason)
             if not life.end.done():
-                life.end.set_result(Exit(None, tail) if has_died_with_engine else _exit(code, shown, tail))
+                life.end.set_result(end)
 
     async def look(self) -> None:
         """Compare with what is there: events may have been missed."""
@@ -142,13 +157,17 @@ class Lives:
                 return
 
     def _seen(self, event: EngineEvent) -> None:
-        if event.action not in ("die", "destroy"):
-            return
-        if event.container in self._expected:
-            self._dead[event.container] = event.exit_code
-        life = self._by_container.get(event.container)
-        if life is not None:
-            self.settle_soon(life, told=event.exit_code)
+        is_expected, life = event.container in self._expected, self._by_container.get(event.container)
+        if event.action == "oom":
+            if is_expected:
+                self._starved.add(event.container)
+            if life is not None:
+                life.starved.set()
+        elif event.action in ("die", "destroy"):
+            if is_expected:
+                self._dead[event.container] = event.exit_code
+            if life is not None:
+                self.settle_soon(life, told=event.exit_code)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -156,9 +175,15 @@ class Lives:
         task.add_done_callback(self._tasks.discard)
 
 
-def _exit(code: int | None, shown: Shown | None, tail: str) -> Exit:
-    if code is not None and code in _SIGNALS:
-        code = 128 - code
-    if code == _KILLED and shown is not None and shown.out_of_memory:
-        return Exit(code, tail, reason=Reason.OUT_OF_MEMORY)
-    return Exit(code, tail)
+def _signed(code: int | None) -> int | None:
+    return 128 - code if code is not None and code in _SIGNALS else code
+
+
+async def _has_starved(life: Life, code: int | None, shown: Shown | None) -> bool:
+    if code != _KILLED or shown is None:
+        return False
+    if shown.has_mem_limit and not shown.out_of_memory and not life.is_ending:
+        # The engine may tell of the death before it tells why.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(life.starved.wait(), _WHY)
+    return shown.out_of_memory or life.starved.is_set()
