@@ -218,13 +218,16 @@ async def test_what_runs_is_hung_up_when_the_client_goes_and_what_left_stays(
         await place.inside(f"kill -KILL {stays}")
 
 
-async def test_a_program_whose_output_nobody_reads_any_more_ends(place: Place) -> None:
-    async with place.connect() as connection, connection.create_process("echo $$; exec yes") as process:
-        pid = int(await process.stdout.readline())
+@pytest.mark.parametrize(
+    ("line", "said"), [("echo on; exec yes", ""), ("echo on; yes; echo ended >&2", "ended\n")], ids=["it", "its-child"]
+)
+async def test_a_program_whose_output_nobody_reads_any_more_ends(place: Place, line: str, said: str) -> None:
+    async with place.connect() as connection, connection.create_process(line) as process:
+        assert await process.stdout.readline() == "on\n"
         # As the gateway passes it on, for `ssh workspace yes | head`.
         process.channel._send_request(b"eow@openssh.com")
-        await until_async(lambda: has_gone(place, pid))
-        await process.wait(timeout=20)
+        ended = await process.wait(timeout=20)
+        assert ended.stderr == said
 
 
 async def test_the_workspaces_own_ports_can_be_reached_and_no_others(place: Place) -> None:

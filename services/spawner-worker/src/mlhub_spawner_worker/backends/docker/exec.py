@@ -97,7 +97,7 @@ class ContainerChild(ExecLink):
     def signal(self, number: Signals) -> None:
         """Send a signal to its group, if it still runs."""
         if not self._has_ended:
-            self._control(self._signal(number))
+            self._control(self._do(exec_script.kill(number, self._group)))
 
     def close(self) -> None:
         """Hang up: what the program left behind on purpose stays, all else of it ends."""
@@ -112,7 +112,7 @@ class ContainerChild(ExecLink):
         if status is None and not self._is_closing:
             # Its streams are lost with the engine, so it is of no use to anybody any more.
             self._client.write(b"the connection to the workspace is lost\r\n", is_error=True)
-            self._control(self._signal(Signals.SIGHUP))
+            self._control(self._do(exec_script.kill(Signals.SIGHUP, self._group)))
         while self._controls:
             await asyncio.wait(self._controls)
         if self.agent is not None:
@@ -134,7 +134,7 @@ class ContainerChild(ExecLink):
         now = asyncio.get_running_loop().time()
         if self._unwanted_since is None:
             self._unwanted_since = now
-            self.signal(Signals.SIGPIPE)
+            self._control(self._do(exec_script.break_pipe(self._group)))
         elif now - self._unwanted_since > _PIPE_PATIENCE:
             self.close()
         return False
@@ -155,12 +155,12 @@ class ContainerChild(ExecLink):
         with contextlib.suppress(MLHubError), translated("resize a terminal"):
             await self._exec.resize(h=rows, w=columns)
 
-    async def _signal(self, number: Signals) -> None:
+    async def _do(self, command: list[str]) -> None:
         # What it said may wait for a slow client long after its end, and its number be another's by then.
         with contextlib.suppress(MLHubError):
             if await self._status() is None:
-                await self._place.signal(number, self._group)
+                await self._place.do(command)
 
     async def _hang_up(self) -> None:
-        await self._signal(Signals.SIGHUP)
+        await self._do(exec_script.kill(Signals.SIGHUP, self._group))
         self._work.cancel()

@@ -10,6 +10,7 @@ from aiodocker.execs import Exec
 from aiodocker.stream import Message
 
 from mlhub_shared.errors import MLHubError
+from mlhub_spawner_worker.backends.docker import exec_script
 from mlhub_spawner_worker.backends.docker.exec_link import ERROR_STREAM, ExecLink, Place
 from mlhub_spawner_worker.entry import Caller, Client
 
@@ -52,7 +53,7 @@ class ContainerConnection(ExecLink):
         await asyncio.wait([self._work], timeout=_FAREWELL)
         if not self._has_ended:
             with contextlib.suppress(MLHubError):
-                await self._place.signal(Signals.SIGTERM, self._group)
+                await self._place.do(exec_script.kill(Signals.SIGTERM, self._group))
             self._work.cancel()
             await self._ended()
         return 0

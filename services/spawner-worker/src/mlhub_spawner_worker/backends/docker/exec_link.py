@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -15,7 +14,7 @@ from aiohttp.connector import Connection
 from mlhub_shared.errors import MLHubError
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import translated
-from mlhub_spawner_worker.backends.docker.exec_script import MARK, kill
+from mlhub_spawner_worker.backends.docker.exec_script import MARK
 from mlhub_spawner_worker.entry import Client, EntryError
 
 _SECONDS_TO_START = 30
@@ -45,12 +44,12 @@ class Place:
             command, stdin=True, tty=has_terminal, environment=environment, detach_keys=_NO_DETACHING
         )
 
-    async def signal(self, number: signal.Signals, group: int) -> None:
-        """Signal what runs in the container, as its user."""
+    async def do(self, command: Sequence[str]) -> None:
+        """Run a command as the container's user, and don't wait for its end."""
         container = self.engine.docker.containers.container(self.container)
         with translated("signal a program"):
-            killing = await container.exec(kill(number, group))
-            await killing.start(detach=True)
+            doing = await container.exec(command)
+            await doing.start(detach=True)
 
 
 class ExecLink:

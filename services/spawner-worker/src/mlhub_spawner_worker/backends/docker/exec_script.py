@@ -66,6 +66,17 @@ echo "this needs python3 in the workspace's image, which has none" >&2
 exit 127
 """
 
+_BREAK_PIPE = """
+for file in /proc/[0-9]*/stat; do
+    read -r line 2>/dev/null <"$file" || continue
+    pid=${line%% *}
+    set -- "$1" ${line##*) }
+    [ "$4" = "$1" ] && [ "$pid" != "$1" ] && kill -PIPE "$pid" && found=1
+done
+[ -n "$found" ] || kill -PIPE "$1"
+"""
+"""To what a group's leader has started if there is anything: a shell goes on when the pipe of its program breaks."""
+
 _LEFT_OUT = frozenset({"pendin", "swtc", "cs7", "cs8"})
 """Modes that `stty` does not know everywhere, or that nobody sets on a terminal without a wire."""
 _OTHER_NAMES = {"reprint": "rprnt"}
@@ -93,6 +104,11 @@ def listening(where: int | None, name: str) -> list[str]:
 def kill(number: signal.Signals, group: int) -> list[str]:
     """The command of an exec that signals a group."""
     return [*_SHELL, 'kill -"$1" -"$2"', "mlhub", number.name.removeprefix("SIG"), str(group)]
+
+
+def break_pipe(group: int) -> list[str]:
+    """The command of an exec that does to a group what writing to a broken pipe would."""
+    return [*_SHELL, _BREAK_PIPE, "mlhub", str(group)]
 
 
 def _modes(terminal: Terminal) -> str:
