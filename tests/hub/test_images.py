@@ -7,6 +7,7 @@ import pytest
 from mlhub_shared.contracts.workspace import Phase, Reason
 from tests.hub.conftest import Stage
 from tests.hub.images import images_environment
+from tests.support.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -68,6 +69,22 @@ async def test_what_profile_and_policy_don_t_allow_is_a_400(
         answer = await stage.api(method, "/users/rob/servers/x", body, expect=400)
         assert sentence in answer["message"], answer
     assert await stage.api.status("GET", "/users/rob/servers/x") == 404
+
+
+async def test_gpus_are_refused_at_once_where_no_machine_has_one(stage: Stage) -> None:
+    await stage.user("gus")
+    body = {"profile": "large", "gpus": "0"}
+    answer = await stage.api("POST", "/users/gus/servers/x", body, expect=400)
+    assert answer["message"].startswith("gpus: ")
+    stage.worker.say(gpus=("0", "1"), gpus_free=("0", "1"))
+
+    async def is_accepted() -> bool:
+        return await stage.api.status("POST", "/users/gus/servers/x", body) == 202
+
+    await until_async(is_accepted)
+    await stage.until_ready("gus", "x")
+    assert stage.worker.spawns_of("ws-gus-test-x")[-1].spec.gpus == "0"
+    stage.worker.say(gpus=(), gpus_free=())
 
 
 async def test_an_image_that_a_pattern_allows_is_run(stage: Stage) -> None:

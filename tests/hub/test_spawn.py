@@ -187,6 +187,9 @@ async def test_a_user_with_workspaces_keeps_the_name(stage: Stage) -> None:
     await stage.api("POST", "/users/nina/server", expect=202)
     await stage.until_ready("nina")
     answer = await stage.api("PATCH", "/users/nina", {"name": "other"}, expect=400)
+    assert "nina has files in the default workspace" in answer["message"]
+    await stage.api("PUT", "/users/nina/servers/x", expect=201)
+    answer = await stage.api("PATCH", "/users/nina", {"name": "other"}, expect=400)
     assert "delete them first" in answer["message"]
     await stage.user("nobody")
     await stage.api("PATCH", "/users/nobody", {"name": "somebody"}, expect=200)

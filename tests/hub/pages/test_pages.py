@@ -241,13 +241,15 @@ async def test_nothing_happens_without_the_token_of_a_form(stage: Stage, alice: 
         "workspaces/stop",
         "workspaces/delete",
         "workspaces/extend",
+        "workspaces/update",
+        "nodes",
         "new-workspace",
         "spawn/alice/hush",
         "ssh-keys",
         "account",
     ):
         assert (await alice.http.post(f"/hub/{path}", data=fields)).status_code == 403, path
-    for path in ("workspaces/stop", "workspaces/start"):
+    for path in ("workspaces/stop", "workspaces/start", "workspaces/update"):
         assert (await alice.get(path, user="alice", server="mine")).status_code == 405, path
 
 

@@ -100,6 +100,13 @@ class HubContext:
         """The workers that live now and run this hub's workspaces."""
         return [lease for lease in self.workers.values() if lease.pool == self.settings.pool]
 
+    def policy_now(self) -> Policy:
+        """What may be asked for with the machines there are; those that come back are trusted to have what they had."""
+        workers = self.workers_of_pool()
+        if not workers or any(worker.gpus for worker in workers):
+            return self.policy
+        return self.policy.model_copy(update={"gpus_allowed": False})
+
     def may_come_back(self, workspace: WorkspaceId) -> bool:
         """A workspace without a record may be running all the same: no worker has had the time to say so."""
         since = self.missing_since.get(workspace.name, self.followed_since)

@@ -7,7 +7,7 @@ from jupyterhub.apihandlers.users import SelfAPIHandler, SpawnProgressAPIHandler
 
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.nodes import unreachable
-from mlhub_shared.contracts.workspace import WorkspaceRecord
+from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 
 Model = dict[str, Any]
 
@@ -47,11 +47,15 @@ class ProgressHandler(WorkspaceModels, SpawnProgressAPIHandler):
     async def send_event(self, event: Model) -> None:
         """Send one message, with what the worker says of a failure."""
         record = self._record()
-        if record is not None and event.get("failed"):
+        if record is not None and event.get("failed") and self._is_of_last_start(record):
             event = event | {"reason": record.reason, "log_tail": record.log_tail}
         if record is not None and event.get("ready") and self.mlhub.nodes.is_unreachable(record):
             event = {"progress": record.progress, "message": unreachable(record), "unreachable": True}
         await super().send_event(event)
+
+    def _is_of_last_start(self, record: WorkspaceRecord) -> bool:
+        spawner = self.mlhub.spawners.get(record.name)
+        return record.phase is Phase.FAILED and (spawner is None or record.generation >= spawner.generation)
 
     def _record(self) -> WorkspaceRecord | None:
         user, server, *_ = [*self.path_args, ""]

@@ -113,7 +113,8 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
         user = self.find_user(user_name)
         orm_spawner = user.orm_spawners.get(server_name) if user else None
         wanted = given if given is not None else (orm_spawner.user_options if orm_spawner else None) or {}
-        options.check(wanted, self.mlhub.policy, others_up(self.mlhub, self.mlhub.workspace(user_name, server_name)))
+        others = others_up(self.mlhub, self.mlhub.workspace(user_name, server_name))
+        options.check(wanted, self.mlhub.policy_now(), others)
 
     @contextmanager
     def updating(self, user_name: str, server_name: str, *, is_asked: bool) -> Iterator[None]:
@@ -176,8 +177,14 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
 
     async def _check_rename(self, user: User) -> None:
         """Containers, volumes, secrets and orders carry the user's name: nothing of them may be left behind."""
-        records = any(record.workspace.user == user.name for record in self.mlhub.workspaces.values())
-        if records or any(_is_workspace(orm_spawner) for orm_spawner in user.orm_spawners.values()):
+        names = {
+            *(name for name, orm_spawner in user.orm_spawners.items() if _is_workspace(orm_spawner)),
+            *(known.workspace.server for known in self.mlhub.workspaces.values() if known.workspace.user == user.name),
+        }
+        if names == {""}:
+            message = f"{user.name} has files in the default workspace, which belong to that name: it has to stay."
+            raise web.HTTPError(400, message)
+        if names:
             message = f"{user.name} has workspaces, whose files belong to that name: delete them first."
             raise web.HTTPError(400, message)
         unknown = web.HTTPError(

@@ -79,6 +79,11 @@ class BusSpawner(Spawner):
         return self.mlhub.workspace(self.user.name, self.name)
 
     @property
+    def generation(self) -> int:
+        """Of its last start as far as this hub has made or adopted it; 0: none."""
+        return self._generation
+
+    @property
     def record(self) -> WorkspaceRecord | None:
         """What the worker last said of it."""
         return self.mlhub.workspaces.value(self.workspace.name)

@@ -84,7 +84,7 @@ class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
         formdata = {key: [value.decode("utf-8", "replace") for value in values] for key, values in arguments.items()}
         options, title = options_from_form(formdata), self.form_value("display_name")
         others = others_up(self.context, self.context.workspace(user.name, server)) if is_start else []
-        errors = check(options, self.context.policy, others)
+        errors = check(options, self.context.policy_now() if is_start else self.context.policy, others)
         try:
             title = checked.title_of({"display_name": title}) or server
         except OptionsError:

@@ -37,7 +37,7 @@ function limit() {
   }
 }
 if (profiles.length) {
-  profiles.forEach((profile) => profile.addEventListener("change", limit));
+  profiles.forEach((profile) => profile.addEventListener("input", limit));
   limit();
 }
 
@@ -107,11 +107,14 @@ if (name) {
 const summary = document.getElementById("options-summary");
 function summarise() {
   const value = (id) => (document.getElementById(id)?.validity.valid ? document.getElementById(id).value : "");
+  // A profile's own numbers count where none is chosen; without a profile there may be no limit at all.
+  const size = (id) => value(id) || (chosen() && Number(form.querySelector(`[data-slider="${id}"]`).dataset.usual)) || "";
+  const cores = size("cpu_limit");
   const ids = value("gpus");
   const parts = [
     chosen()?.dataset.title || "",
-    value("cpu_limit") ? `${value("cpu_limit")} cores` : "",
-    value("mem_limit") ? `${value("mem_limit")} GiB memory` : "",
+    cores ? `${cores} ${Number(cores) === 1 ? "core" : "cores"}` : "",
+    size("mem_limit") ? `${size("mem_limit")} GiB memory` : "",
     ids && (ids === "all" ? "all GPUs" : `GPU ${ids}`),
     Number(value("days_to_live")) ? `${value("days_to_live")} ${value("days_to_live") === "1" ? "day" : "days"}` : "",
   ].filter(Boolean);
