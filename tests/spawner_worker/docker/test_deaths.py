@@ -46,6 +46,18 @@ async def test_what_ends_at_its_start_leaves_its_last_words(stand: Stand) -> Non
         assert len(end.log_tail) <= 4000
 
 
+async def test_an_event_may_be_of_any_length(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        # Escaped twice on its way: in the label, and in the event that carries all labels.
+        job = stand.job(env={"BIG": '"' * 60_000})
+        await stand.run(backend, job)
+        await asyncio.wait_for(backend.engine.events.connected.wait(), SOON)
+        waiting = asyncio.ensure_future(backend.wait(job.name))
+        await stand.docker.containers.container(job.name).kill(signal="SIGKILL")
+        assert (await asyncio.wait_for(waiting, SOON)).code == -9
+        assert backend.engine.events.connected.is_set()
+
+
 async def test_memory_that_runs_out_is_named(stand: Stand) -> None:
     async with stand.backend() as backend:
         job = stand.job(env={"FAKE_EAT": "64"}, mem_limit=16 * MIB)

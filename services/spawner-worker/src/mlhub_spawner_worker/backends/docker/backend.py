@@ -1,6 +1,7 @@
 """The docker backend: one container for each workspace."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
@@ -67,6 +68,7 @@ class DockerBackend:
         self._starting: Counter[str] = Counter()
         """Users whose networks are about to be needed."""
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._opened = contextlib.AsyncExitStack()
         self._sweeper: list[asyncio.Task[None]] = []
         self.gpus: tuple[str, ...] = ()
         self.cpu_total: float | None = None
@@ -85,20 +87,22 @@ class DockerBackend:
     @property
     def limits(self) -> str:
         """What the engine limits, and what people must know of the networks."""
-        caveat = getattr(self._networks, "caveat", "")
+        caveat = self._networks.caveat
         return f"{_LIMITS}. {caveat}" if caveat else _LIMITS
 
     async def open(self) -> None:
         """Take the data directory, look at the engine, adopt every container and volume of this hub."""
-        await asyncio.to_thread(self._shelf.open)
-        try:
+        async with contextlib.AsyncExitStack() as opened:
+            await asyncio.to_thread(self._shelf.open)
+            opened.callback(self._shelf.close)
             await self.engine.open()
+            opened.push_async_callback(self.engine.aclose)
             self._read_info()
+            opened.push_async_callback(self._lives.aclose)
             await adopt(self._settings.hub, self._containers, self._volumes, self._lives, self._shelf)
+            opened.push_async_callback(self._networks.aclose)
             await self._networks.open()
-        except BaseException:
-            await asyncio.to_thread(self._shelf.close)
-            raise
+            self._opened = opened.pop_all()
         self.engine.events.start()
         self._sweeper.append(asyncio.ensure_future(self._sweep()))
         log.info("docker.opened", engine=self.engine.info.get("ServerVersion"), gpus=len(self.gpus))
@@ -110,10 +114,7 @@ class DockerBackend:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_PATIENCE.total_seconds())
         await end_tasks(*self._tasks)
-        await self._lives.aclose()
-        await self._networks.aclose()
-        await self.engine.aclose()
-        await asyncio.to_thread(self._shelf.close)
+        await self._opened.aclose()
 
     async def inventory(self) -> list[Found]:
         """Every workspace with a record here, as the engine shows it now."""

@@ -10,10 +10,13 @@ from typing import Any
 
 import aiodocker
 import aiohttp
+import structlog
 
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_spawner_worker.backends.docker.errors import EngineAway, Missing, translate, translated
 from mlhub_spawner_worker.backends.docker.events import Events
+
+log = structlog.get_logger(__name__)
 
 _CALL = aiohttp.ClientTimeout(total=60, sock_connect=5)
 """For one call; what takes longer by its nature says so itself."""
@@ -40,21 +43,11 @@ class Engine:
     async def open(self) -> None:
         """Connect; EngineAway if nobody answers for a minute."""
         self.docker, self._connector = self._client(_CALL)
-        backoff = Backoff(first=0.2, most=5)
-        deadline = asyncio.get_running_loop().time() + _PATIENCE
-        while True:
-            try:
-                with translated("say what it is"):
-                    self.info = await self.docker.system.info()
-                self._version = self.docker.api_version
-                await self.look_at_boot()
-            except EngineAway:
-                if asyncio.get_running_loop().time() > deadline:
-                    await self._close()
-                    raise
-                await backoff.sleep()
-            else:
-                return
+        try:
+            await self._meet()
+        except BaseException:
+            await self._close()
+            raise
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -129,6 +122,23 @@ class Engine:
         context = ssl.create_default_context(cafile=str(self._cert_dir / "ca.pem"))
         context.load_cert_chain(self._cert_dir / "cert.pem", self._cert_dir / "key.pem")
         return context
+
+    async def _meet(self) -> None:
+        backoff = Backoff(first=0.2, most=5)
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        while True:
+            try:
+                with translated("say what it is"):
+                    self.info = await self.docker.system.info()
+                self._version = self.docker.api_version
+                await self.look_at_boot()
+            except EngineAway as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                log.info("docker.engine_awaited", why=str(error))
+                await backoff.sleep()
+            else:
+                return
 
     async def _close(self) -> None:
         await self.docker.close()

@@ -81,7 +81,8 @@ class Events:
             try:
                 await self._follow(backoff)
             except Temporary as error:
-                log.info("docker.events_away", why=str(error))
+                if self.connected.is_set():
+                    log.warning("docker.events_away", why=str(error))
             except Exception:
                 log.exception("docker.events_failed")
             finally:
@@ -115,6 +116,7 @@ class Events:
             else:
                 backoff.reset()
                 self.connected.set()
+                log.info("docker.events_connected")
                 return
 
     def _tell(self, raw: dict[str, Any]) -> None:

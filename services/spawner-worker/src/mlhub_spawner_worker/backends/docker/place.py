@@ -20,6 +20,10 @@ class NetworkPlace:
 class Networks(Protocol):
     """The users' networks. What can't be done is a BackendError, what may pass a Temporary."""
 
+    @property
+    def caveat(self) -> str:
+        """What people must know of the isolation of workspaces; empty when all is as it should be."""
+
     async def open(self) -> None:
         """Take up what a previous worker left; the engine is open, and its events are not followed yet."""
 
@@ -39,6 +43,8 @@ class Networks(Protocol):
 
 class DefaultBridge:
     """Implements Networks: everybody on the engine's default bridge. For engines that nobody shares."""
+
+    caveat = "All workspaces are on one network."
 
     async def open(self) -> None:
         """Nothing is to be taken up."""
