@@ -1,6 +1,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 from mlhub_standalone import leftovers
 from mlhub_standalone.backends import Choice, Place, choose
 from mlhub_standalone.data_dir import DataDir
+from mlhub_standalone.doctor import doctor
 from mlhub_standalone.engine import Engine, EngineAway
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.instance import keep, plan
 from mlhub_standalone.options import AUTO, DOCKER, PROCESS, Asked
 from tests.standalone.scripted_engine import ScriptedEngine, scripted_engine
+
+_NOBODY = 65534
 
 
 @pytest.fixture
@@ -30,6 +34,17 @@ def nowhere(tmp_path: Path) -> Engine:
 @pytest.fixture
 def data(tmp_path: Path) -> DataDir:
     return DataDir(tmp_path / "data")
+
+
+@contextmanager
+def as_an_ordinary_user() -> Iterator[None]:
+    """Root may use every socket."""
+    before = os.geteuid()
+    os.seteuid(_NOBODY if before == 0 else before)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
 
 def auto(place: Place) -> Choice:
@@ -71,10 +86,11 @@ def test_an_engine_that_accepts_and_says_nothing_is_not_waited_for(server: Scrip
     assert time.monotonic() - began < 2
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may use every socket")
 def test_a_socket_that_may_not_be_used_is_told_apart(server: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "docker.sock").chmod(0)
-    assert "group `docker`" in auto(Place(server.engine)).why
+    with as_an_ordinary_user():
+        why = auto(Place(server.engine)).why
+    assert "group `docker`" in why
 
 
 def test_what_was_asked_for_is_not_replaced_by_something_else(server: ScriptedEngine, nowhere: Engine) -> None:
@@ -141,3 +157,20 @@ def test_kept_containers_are_found_again_and_ended_with_the_rest(data: DataDir, 
     keep(replace(instance, backend=PROCESS))
     server.add_container("ws-alice-mlhub", origin="mlhub", user="alice", generation="2")
     assert leftovers.end(data, keep_workspaces=False).containers == 0
+
+
+def test_the_doctor_says_what_the_engine_has(
+    server: ScriptedEngine, data: DataDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {"DOCKER_HOST": server.engine.url, "MLHUB_SPAWNER_WORKER_FIREWALL_IMAGE": "rules"}
+    doctor(data, Asked(), environment)
+    said = capsys.readouterr().out
+    assert f"ok    docker       20.10.24 (cgroup v1, ?) at {server.engine.url}" in said
+    assert "warn  image        there is no mlhub-workspace: workspaces run as processes" in said
+    server.images |= {"mlhub-workspace", "rules"}
+    doctor(data, Asked(), environment)
+    said = capsys.readouterr().out
+    assert "ok    image        mlhub-workspace is there: workspaces run as containers" in said
+    assert "ok    firewall     rules are set by" in said
+    doctor(data, Asked(), {"DOCKER_HOST": "ssh://elsewhere"})
+    assert "ssh://elsewhere is no way to an engine that is known here" in capsys.readouterr().out

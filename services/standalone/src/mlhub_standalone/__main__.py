@@ -9,7 +9,7 @@ def main() -> None:
     if platform.system() != "Linux":
         sys.exit(
             f"mlhub: workspaces as local processes need Linux, not {platform.system()}: "
-            "use a virtual machine, or WSL 2 on Windows"
+            "use Docker (mlhub-standalone is all of it in one container), a virtual machine, or WSL 2 on Windows"
         )
     # Not before: some of it can't even be imported elsewhere.
     from mlhub_standalone.commands import run

@@ -137,7 +137,7 @@ def _limits() -> Finding:
     return Finding(
         Grade.WARN,
         "limits",
-        "no cgroup to write to: memory is limited for each process only, CPU not at all",
+        "no cgroup to write to: of local processes, the memory of each is limited, CPU not at all",
         f"systemd-run --user --scope -p Delegate=yes {Path(sys.executable).parent / 'mlhub'} up",
     )
 
@@ -166,22 +166,16 @@ def _engine(data: DataDir, environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(Grade.OK, "image", f"{image} is there: workspaces run as containers")
     else:
         yield Finding(Grade.WARN, "image", f"there is no {image}: workspaces run as processes", "make images")
-    yield from _rules(engine)
+    yield from _rules(engine, environment.get("MLHUB_SPAWNER_WORKER_FIREWALL_IMAGE") or FIREWALL_IMAGE)
 
 
-def _rules(engine: Engine) -> Iterator[Finding]:
+def _rules(engine: Engine, image: str) -> Iterator[Finding]:
     """What keeps workspaces from the services of this machine."""
-    if not engine.has_image(FIREWALL_IMAGE):
-        yield Finding(Grade.WARN, "firewall", f"there is no image {FIREWALL_IMAGE} to set its rules", "make images")
-    elif engine.info().get("BridgeNfIptables") is False:
-        yield Finding(
-            Grade.WARN,
-            "firewall",
-            "bridged traffic passes iptables by",
-            "sysctl -w net.bridge.bridge-nf-call-iptables=1",
-        )
+    own = shutil.which("iptables") if os.geteuid() == 0 else None
+    if own is None and not engine.has_image(image):
+        yield Finding(Grade.WARN, "firewall", f"there is no image {image} to set its rules", "make images")
     else:
-        yield Finding(Grade.OK, "firewall", f"rules are set by a container of {FIREWALL_IMAGE}")
+        yield Finding(Grade.OK, "firewall", f"rules are set by {own or f'a container of {image}'}")
 
 
 def _instance(data: DataDir, asked: Asked, environment: Mapping[str, str]) -> Iterator[Finding]:
