@@ -12,7 +12,9 @@ from mlhub_shared.contracts.workspace import WorkspaceSpec
 from mlhub_shared.runtime.settings import PolicySettings
 
 GIB = 2**30
-SMALL = Profile(name="small", image="quay.io/jupyter/base-notebook:1", default_cpu=1, max_cpu=2, default_mem="1G")
+SMALL = Profile(
+    name="small", image="quay.io/jupyter/base-notebook:1", default_cpu=1, max_cpu=2, default_mem="1G", max_mem="2G"
+)
 LARGE = Profile(name="large", image="mltooling/ml-workspace:0.13.2", port=8080, home="/workspace", max_gpus=1)
 POLICY = Policy(
     profiles=(SMALL, LARGE),
@@ -54,6 +56,7 @@ def test_the_default_never_exceeds_what_the_profile_allows() -> None:
         ({"profile": "large", "cpu_limit": 9}, "cpu_limit: must be at most 8 cores"),
         ({"profile": "large", "gpus": "0,1"}, "gpus: must be at most 1 GPUs"),
         ({"profile": "large", "gpus": "all"}, "gpus: must be at most 1 GPUs"),
+        ({"profile": "small", "mem_limit": "3G"}, "mem_limit: must be at most 2 GiB"),
         ({"image": "evil.example/miner:1"}, "it must match one of quay.io/jupyter/*"),
         ({"profile": "small", "image": "mltooling/ml-workspace:0.13.2"}, "is not allowed here"),
     ],
@@ -98,7 +101,7 @@ def spec(cpu: float | None = 1, mem: int | None = GIB, gpus: str | None = None) 
         ({"user_max_gpus": 1}, spec(gpus="0,1"), [], "gpus: your workspaces together may have 1 GPUs"),
         ({"user_max_gpus": 1}, spec(), [spec(gpus="0")], None),
         ({"user_max_workspaces": 2}, spec(), [spec()], None),
-        ({"user_max_workspaces": 2}, spec(), [spec(), spec()], "2 workspaces running at a time"),
+        ({"user_max_workspaces": 2}, spec(), [spec(), spec()], "no more than 2 of your workspaces may run at a time"),
         ({}, spec(None, None, "all"), [spec(None, None, "all")] * 9, None),
     ],
 )

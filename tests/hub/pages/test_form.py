@@ -157,7 +157,7 @@ def test_what_the_user_has_already_counts() -> None:
         "cpu_limit": "Your workspaces together may have 6 cores, and 2 are left."
     }
     most = PROFILES.model_copy(update={"user_max_workspaces": 1})
-    assert check({}, most, others) == {"form": "You may have 1 workspaces running at a time."}
+    assert check({}, most, others) == {"form": "No more than 1 of your workspaces may run at a time."}
 
 
 @given(

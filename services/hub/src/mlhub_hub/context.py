@@ -37,6 +37,10 @@ class Before:
     display_name: str | None
 
 
+_STARTS_AT_ONCE = 2
+"""Enough for one to be worked on while another waits for the bus."""
+
+
 @dataclass
 class HubContext:
     """The hub's settings, its bus, and the tables it follows."""
@@ -61,6 +65,8 @@ class HubContext:
     """The spawner of each workspace that JupyterHub has in hand, by workspace name."""
     locks: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
     """Held by who starts or removes a workspace, by user and server as they were asked for; see `alone`."""
+    starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_STARTS_AT_ONCE))
+    """Held by who is being started, until the bus has the command."""
     unapplied: WeakKeyDictionary[orm.Spawner, Before] = field(default_factory=WeakKeyDictionary)
     """What the options were before a change that no start has accepted yet."""
     updates: set[str] = field(default_factory=set)

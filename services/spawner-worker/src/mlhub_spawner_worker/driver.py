@@ -227,7 +227,7 @@ class Driver:
         delay = FIRST_DELAY
         while not await self._tools.probe(record):
             await asyncio.sleep(delay.total_seconds())
-            delay = min(delay * 1.25, MOST_DELAY)
+            delay = min(delay * 1.5, MOST_DELAY)
 
     async def _watch(self, record: WorkspaceRecord) -> Observation:
         """Wait for its death, and end what it left behind before anybody hears of it."""

@@ -13,8 +13,8 @@ Probe = Callable[[WorkspaceRecord], Awaitable[bool]]
 ONE_PROBE = timedelta(seconds=4)
 """Longer than the proxy waits for a silent workspace, so that its answer is what ends the probe."""
 
-FIRST_DELAY, MOST_DELAY = timedelta(milliseconds=50), timedelta(milliseconds=500)
-"""Between probes: a start is seldom done at once, and nobody notices half a second after many."""
+FIRST_DELAY, MOST_DELAY = timedelta(milliseconds=10), timedelta(milliseconds=500)
+"""Between probes: a small image answers at once, and nobody notices half a second after many."""
 
 _PROXYS_OWN = 404
 """The proxy's answer for a workspace it takes for stopped, which for a moment it may after a restart of one."""

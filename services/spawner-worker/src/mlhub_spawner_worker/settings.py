@@ -115,7 +115,7 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     registry_logins: Annotated[Path | None, BeforeValidator(_blank_is_none)] = None
     """File of logins for registries, as `docker login` writes it (`config.json`). None: images that all may have."""
 
-    engine_calls: PositiveInt = 4
+    engine_calls: PositiveInt = 8
     """Workspaces whose containers are made at the same time; more make nobody faster."""
 
     gpus: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:, -]*$")] = ""

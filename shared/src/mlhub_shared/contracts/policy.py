@@ -1,6 +1,6 @@
 """What an administrator allows: profiles to choose from, images, and the most that anybody may have."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Annotated, Self
@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from mlhub_shared.contracts.identity import Token
-from mlhub_shared.contracts.sizes import Size
+from mlhub_shared.contracts.sizes import Size, size_in_words
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
 ImageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
@@ -201,15 +201,15 @@ def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
         raise OptionsError("cpu_limit", f"must be at least {LEAST_CPU:g} cores")
     if spec.mem_limit is not None and spec.mem_limit < LEAST_MEM:
         raise OptionsError("mem_limit", f"must be at least {LEAST_MEM // 1024**2} MiB")
-    _at_most("cpu_limit", spec.cpu_limit, policy.most("cpu", profile), "{:g} cores")
-    _at_most("mem_limit", spec.mem_limit, policy.most("mem", profile), "{:.0f} bytes")
-    _at_most("shm_size", spec.shm_size, policy.most("shm", profile), "{:.0f} bytes")
-    _at_most("gpus", spec.gpu_count, policy.most("gpus", profile), "{:g} GPUs")
+    _at_most("cpu_limit", spec.cpu_limit, policy.most("cpu", profile), "{:g} cores".format)
+    _at_most("mem_limit", spec.mem_limit, policy.most("mem", profile), size_in_words)
+    _at_most("shm_size", spec.shm_size, policy.most("shm", profile), size_in_words)
+    _at_most("gpus", spec.gpu_count, policy.most("gpus", profile), "{:g} GPUs".format)
     if policy.max_days_to_live is not None:
         most = policy.max_days_to_live
         if spec.lifetime is None:
             raise OptionsError("days_to_live", f"must be more than 0 and at most {most:g} days here")
-        _at_most("days_to_live", spec.lifetime / timedelta(days=1), most, "{:g} days")
+        _at_most("days_to_live", spec.lifetime / timedelta(days=1), most, "{:g} days".format)
 
 
 def check_totals(spec: WorkspaceSpec, others: Iterable[WorkspaceSpec], policy: Policy) -> None:
@@ -219,7 +219,9 @@ def check_totals(spec: WorkspaceSpec, others: Iterable[WorkspaceSpec], policy: P
     """
     all_of_them = [*others, spec]
     if policy.user_max_workspaces is not None and len(all_of_them) > policy.user_max_workspaces:
-        raise OptionsError("server_name", f"you may have {policy.user_max_workspaces} workspaces running at a time")
+        raise OptionsError(
+            "server_name", f"no more than {policy.user_max_workspaces} of your workspaces may run at a time"
+        )
     for field, what, most, size in (
         ("cpu_limit", "cores", policy.user_max_cpu, 1),
         ("mem_limit", "GiB of memory", policy.user_max_mem, 1024**3),
@@ -244,9 +246,9 @@ def _image_refused(image: str, policy: Policy) -> str:
     return f"{image[:80]!r} is not allowed here; it must match one of {', '.join(policy.images)}"
 
 
-def _at_most(field: str, value: float | None, most: float | None, unit: str) -> None:
+def _at_most(field: str, value: float | None, most: float | None, in_words: Callable[[float], str]) -> None:
     if value is not None and most is not None and value > most:
-        raise OptionsError(field, f"must be at most {unit.format(most)}")
+        raise OptionsError(field, f"must be at most {in_words(most)}")
 
 
 def _least(*values: float | None) -> float | None:

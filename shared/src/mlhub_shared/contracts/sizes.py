@@ -32,3 +32,12 @@ def _size(value: object) -> int | None:
 
 Size = Annotated[PositiveInt | None, BeforeValidator(_size)]
 """Bytes, read from what `parse_bytes` takes; None for nothing."""
+
+
+def size_in_words(size: float) -> str:
+    """`512 MiB`, `1.5 GiB`: in the largest unit it fills, to four figures."""
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    raise AssertionError

@@ -49,7 +49,7 @@ class DockerSettings:
     pull: Pull = "missing"
     registry_logins: Path | None = None
     """A file as `docker login` writes it. None: no registry is told who asks."""
-    engine_calls: int = 4
+    engine_calls: int = 8
     """Workspaces whose containers are made at the same time."""
     gpus: str = ""
     """Empty: none; `auto`: what the engine says; else ids, separated by commas."""

@@ -14,7 +14,7 @@ class Subnets:
         if not pool.prefixlen <= size <= 29:
             raise ValueError(f"/{size} is no size for a network out of {pool}: from /{pool.prefixlen} to /29")
         self.pool, self.size = pool, size
-        self._step = 2 ** (32 - size)
+        self._step = 1 << (32 - size)
         self.count = pool.num_addresses // self._step
 
     @property
