@@ -32,8 +32,13 @@ class SecondEngine:
         return f"unix://{self._folder}/docker.sock"
 
     @property
+    def namespace(self) -> int:
+        """A process that lives in its network namespace for as long as that is there."""
+        return self._others[0].pid
+
+    @property
     def _inside(self) -> tuple[str, ...]:
-        return ("nsenter", f"--target={self._others[0].pid}", "--net", "--mount", "--")
+        return ("nsenter", f"--target={self.namespace}", "--net", "--mount", "--")
 
     async def open(self) -> None:
         """Start what outlives it, and it."""
