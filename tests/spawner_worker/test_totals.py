@@ -22,7 +22,7 @@ def name(server: str) -> str:
 @pytest.mark.parametrize(
     ("settings", "spec", "words"),
     [
-        ({"user_max_workspaces": 2}, {}, "you may have 2 workspaces running at a time"),
+        ({"user_max_workspaces": 2}, {}, "no more than 2 of your workspaces may run at a time"),
         ({"user_max_cpu": 4}, {"cpu_limit": 2}, "4 cores, and 0 are left"),
         ({"user_max_mem": "3G"}, {"mem_limit": 2**30}, "3 GiB of memory"),
     ],

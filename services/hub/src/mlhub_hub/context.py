@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from jupyterhub import orm
+from pydantic import ValidationError
+from tornado import web
 
 from mlhub_hub.commands import Commands
 from mlhub_hub.nodes import Nodes
@@ -99,8 +101,11 @@ class HubContext:
         )
 
     def workspace(self, user: str, server: str) -> WorkspaceId:
-        """The identity of a user's server."""
-        return WorkspaceId(hub=self.settings.hub_name, user=user, server=server)
+        """The identity of a user's server; a 400 for names that nobody can have."""
+        try:
+            return WorkspaceId(hub=self.settings.hub_name, user=user, server=server)
+        except ValidationError:
+            raise web.HTTPError(400, "The name of a user or a workspace has at most 255 characters") from None
 
     def workers_of_pool(self) -> list[WorkerLease]:
         """The workers that live now and run this hub's workspaces."""

@@ -29,6 +29,9 @@ _NAMES_EVERY = 30.0
 _NAMES_WITHIN, _NAMES_AT_START = 3.0, 0.3
 """Seconds that looking them up may take; at the start all routes wait for it."""
 
+_LOOK_AGAIN = 1.0
+"""Seconds until HAProxy is asked again that did not answer; it may only have been starting."""
+
 _ACTIVITY_KEPT = timedelta(hours=1)
 """How long the report of a replica that is no more can be read: times that are past harm nobody."""
 
@@ -89,7 +92,8 @@ class Agent:
                 if self._workspaces.is_live:
                     self._activity.keep(_keys(self._workspaces))
                 await self._report(is_new=is_new)
-            await asyncio.sleep(self._settings.activity_interval)
+            interval = self._settings.activity_interval
+            await asyncio.sleep(min(interval, _LOOK_AGAIN) if self.problem else interval)
 
     async def _report(self, *, is_new: bool) -> None:
         report = self._activity.report()
