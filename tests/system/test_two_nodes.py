@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine_cli import docker, labelled, missing, new_hub, wipe
+from tests.support.engine_cli import everything_labelled, labelled, missing, new_hub, wipe
 from tests.support.second_host import NODE, SecondHost, second_host
 from tests.support.stack import ADMIN, Stack, wait_until
 
@@ -26,6 +26,10 @@ _SERVER = (
     'print $c "HTTP/1.1 200 OK\\r\\nContent-Length: $l\\r\\nConnection: close\\r\\n\\r\\n$h" }'
 )
 """Answers whatever is asked with the name of its container."""
+
+_KINDS = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
+_LABELLED = [(*kind, "--quiet", "--filter", f"label=mlhub.origin={NAME}") for kind in _KINDS]
+"""Commands that list what was made for users."""
 
 PROFILES = {
     "profiles": [{"name": "default", "image": IMAGE, "command": ["perl", "-e", _SERVER], "home": "/root", "user": "0"}]
@@ -232,7 +236,5 @@ def test_a_host_that_is_emptied_takes_nobody(stack: Stack, hosts: SecondHost) ->
 def test_of_what_is_deleted_nothing_is_left_on_either_host(stack: Stack, hosts: SecondHost) -> None:
     for server in ("near", "far", "more"):
         assert stack.hub.delete(ADMIN, server).status_code in {202, 204}
-    wanted = ("--filter", f"label=mlhub.origin={NAME}", "--quiet")
-    for run in (docker, hosts.docker):
-        for kind in (("ps", "--all"), ("network", "ls"), ("volume", "ls")):
-            wait_until(lambda run=run, kind=kind: not run(*kind, *wanted), within=60, every=0.3)
+    wait_until(lambda: not everything_labelled(NAME), within=60, every=0.3)
+    wait_until(lambda: not [one for words in _LABELLED for one in hosts.docker(*words).split()], within=60, every=0.3)
