@@ -178,6 +178,17 @@ async def test_a_start_that_fails_for_now_is_tried_again(
     assert told.count("the script says not now; it is tried again") == 1
 
 
+async def test_who_ends_before_the_first_answer_has_failed_whatever_the_exit_code(
+    nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, people: People
+) -> None:
+    async with working(nats_server, tmp_path / "w", scripted, probe=never):
+        await people.send(spawn(generation=10))
+        await people.reaches(ALICE, Phase.STARTING)
+        scripted.die(ALICE, 0)
+        ended = await people.reaches(ALICE, Phase.FAILED)
+    assert (ended.reason, ended.message) == (Reason.EXITED, "It ended with exit code 0")
+
+
 @pytest.mark.parametrize(("code", "phase"), [(0, Phase.STOPPED), (3, Phase.FAILED), (-9, Phase.FAILED)])
 async def test_a_death_is_told_at_once_and_stays(
     nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, people: People, code: int, phase: Phase

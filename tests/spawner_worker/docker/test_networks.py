@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from aiodocker.containers import DockerContainer
 
 from mlhub_spawner_worker.backends.base import BackendError
 from mlhub_spawner_worker.backends.docker.errors import translated
@@ -134,13 +135,19 @@ async def test_proxy_and_gateway_join_and_nobody_else(deployment: Deployment, ne
 async def test_a_proxy_made_anew_joins_every_network(deployment: Deployment, networks: UserNetworks) -> None:
     old = await deployment.service("proxy")
     places = [await networks.attach(user) for user in ("alice", "bob", "carol")]
+    before = [await address_of(old, place.network) for place in places]
     await old.delete(force=True)
+    # Whoever comes first must not take the address that the proxy had.
+    gateway = await deployment.service("ssh-gateway")
+    await until_async(lambda: _is_on(gateway, places[0].network))
     new = await deployment.service("proxy")
 
     async def has_all() -> bool:
         return {place.network for place in places} <= await networks_of(new)
 
     await until_async(has_all)
+    # What workspaces remember of the name `mlhub` stays true.
+    assert [await address_of(new, place.network) for place in places] == before
     # And one that comes later as well, although another container was known for the proxy.
     assert (await networks.attach("dave")).network in await networks_of(new)
 
@@ -283,3 +290,7 @@ async def main(url, hub, pool):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+async def _is_on(container: DockerContainer, network: str) -> bool:
+    return network in await networks_of(container)

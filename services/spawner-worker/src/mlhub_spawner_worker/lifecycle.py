@@ -355,7 +355,8 @@ def _again(record: WorkspaceRecord, now: datetime, message: str) -> WorkspaceRec
 
 
 def _exited(record: WorkspaceRecord, seen: Exited, now: datetime) -> WorkspaceRecord:
-    if seen.code == 0 and seen.reason is Reason.EXITED:
+    # Who ends before the first answer has not done what it was started for, whatever it says of itself.
+    if seen.code == 0 and seen.reason is Reason.EXITED and record.phase is Phase.READY:
         return _settled(record, Phase.STOPPED, now, reason=Reason.EXITED, message="It ended by itself")
     message = (
         sentences.out_of_memory(record.spec.mem_limit)

@@ -200,7 +200,7 @@ def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
     if spec.cpu_limit is not None and spec.cpu_limit < LEAST_CPU:
         raise OptionsError("cpu_limit", f"must be at least {LEAST_CPU:g} cores")
     if spec.mem_limit is not None and spec.mem_limit < LEAST_MEM:
-        raise OptionsError("mem_limit", f"must be at least {LEAST_MEM // 1024**2} MiB")
+        raise OptionsError("mem_limit", f"must be at least {size_in_words(LEAST_MEM)}")
     _at_most("cpu_limit", spec.cpu_limit, policy.most("cpu", profile), "{:g} cores".format)
     _at_most("mem_limit", spec.mem_limit, policy.most("mem", profile), size_in_words)
     _at_most("shm_size", spec.shm_size, policy.most("shm", profile), size_in_words)

@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,9 +14,19 @@ from pydantic_settings import (
 
 from mlhub_shared.bus import BusSettings
 from mlhub_shared.contracts.identity import HubName
-from mlhub_shared.contracts.policy import Policy, Profile
-from mlhub_shared.contracts.sizes import Size
+from mlhub_shared.contracts.policy import LEAST_MEM, Policy, Profile
+from mlhub_shared.contracts.sizes import Size, size_in_words
 from mlhub_shared.runtime.profiles import DEFAULT_IMAGE, default_profiles, read_profiles
+
+
+def _enough(size: int | None) -> int | None:
+    if size is not None and size < LEAST_MEM:
+        raise ValueError(f"must be at least {size_in_words(LEAST_MEM)}: no workspace runs with less")
+    return size
+
+
+Memory = Annotated[Size, AfterValidator(_enough)]
+"""As much as a workspace needs at least; None for no limit."""
 
 
 class CommonSettings(BaseSettings):
@@ -85,7 +95,7 @@ class PolicySettings(BaseSettings):
 
     max_cpu: float | None = Field(default=None, gt=0, validation_alias="MLHUB_MAX_CPU")
     """Cores of one workspace. None: no maximum."""
-    max_mem: Size = Field(default=None, validation_alias="MLHUB_MAX_MEM")
+    max_mem: Memory = Field(default=None, validation_alias="MLHUB_MAX_MEM")
     """Of one workspace, such as `8G`. None: no maximum."""
     max_shm: Size = Field(default=None, validation_alias="MLHUB_MAX_SHM")
     """Of one workspace, such as `1G`. None: no maximum."""
@@ -93,7 +103,7 @@ class PolicySettings(BaseSettings):
     """None: no maximum, and workspaces may live for ever."""
     default_cpu: float | None = Field(default=None, gt=0, validation_alias="MLHUB_DEFAULT_CPU")
     """Cores of those who ask for nothing. None: the maximum."""
-    default_mem: Size = Field(default=None, validation_alias="MLHUB_DEFAULT_MEM")
+    default_mem: Memory = Field(default=None, validation_alias="MLHUB_DEFAULT_MEM")
     """Of those who ask for nothing. None: the maximum."""
     default_days_to_live: float = Field(default=0, ge=0, validation_alias="MLHUB_DEFAULT_DAYS_TO_LIVE")
     """Of those who ask for nothing. 0: the maximum."""
@@ -104,7 +114,7 @@ class PolicySettings(BaseSettings):
     """Running at a time, of one user. None: no maximum."""
     user_max_cpu: float | None = Field(default=None, gt=0, validation_alias="MLHUB_USER_MAX_CPU")
     """Cores of all running workspaces of one user. None: no maximum."""
-    user_max_mem: Size = Field(default=None, validation_alias="MLHUB_USER_MAX_MEM")
+    user_max_mem: Memory = Field(default=None, validation_alias="MLHUB_USER_MAX_MEM")
     """Of all running workspaces of one user. None: no maximum."""
     user_max_gpus: int | None = Field(default=None, ge=0, validation_alias="MLHUB_USER_MAX_GPUS")
     """Of all running workspaces of one user. None: no maximum."""

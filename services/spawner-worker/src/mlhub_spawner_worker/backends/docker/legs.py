@@ -24,7 +24,7 @@ from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import Missing, translated
 from mlhub_spawner_worker.backends.docker.own_container import own_container
 from mlhub_spawner_worker.backends.docker.place import NetworkPlace
-from mlhub_spawner_worker.backends.docker.subnets import gateway
+from mlhub_spawner_worker.backends.docker.subnets import from_the_end, gateway
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +32,8 @@ ALIAS = "mlhub"
 """The proxy's name for workspaces."""
 
 PROXY = "proxy"
-JOINING = frozenset({PROXY, "ssh-gateway"})
-"""Services that talk to workspaces themselves."""
+JOINING = (PROXY, "ssh-gateway")
+"""Services that talk to workspaces themselves, in the order of their addresses."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,15 @@ class Member:
 
     id: str
     runs: bool
-    has_alias: bool
+    place: int
+    """Where it is in `JOINING`."""
     networks: frozenset[str]
     """Names and ids of those it is on, or will be on once it is started."""
+
+    @property
+    def has_alias(self) -> bool:
+        """It is what workspaces look for."""
+        return JOINING[self.place] == PROXY
 
     def names(self, network: UserNetwork) -> bool:
         """Whether that network is among its own."""
@@ -176,7 +182,7 @@ class ContainerLegs:
     async def _own_member(self) -> list[Member]:
         shown = json.loads(await self._engine.read(f"containers/{self._own_id}/json"))
         networks = _names(shown["NetworkSettings"]["Networks"])
-        return [Member(shown["Id"], runs=True, has_alias=True, networks=networks)]
+        return [Member(shown["Id"], runs=True, place=JOINING.index(PROXY), networks=networks)]
 
     def _warn_if_none(self, members: list[Member]) -> None:
         if not any(member.has_alias for member in members) and not self._warned:
@@ -188,16 +194,27 @@ class ContainerLegs:
         # The first of a container's networks by name gives it its default route and its published ports (newer
         # engines go by priority); neither may move to a user's network. See `UserNetworks` for their names.
         endpoint: dict[str, Any] = {"Aliases": [ALIAS] if member.has_alias else [], "GwPriority": -1}
+        # Always the same address, also for the container that comes in its place: workspaces keep what a name meant for
+        # as long as the name service allows, which is minutes. The engine itself gives out the lowest ones first.
+        address = {"IPAMConfig": {"IPv4Address": str(from_the_end(network.subnet, member.place))}}
         try:
-            with translated(f"join a service to {network.name}"):
-                handle = DockerNetwork(self._engine.docker, network.id)
-                await handle.connect({"Container": member.id, "EndpointConfig": endpoint})
+            try:
+                await self._connect_as(network, member, endpoint | address)
+            except BackendError as error:
+                if "already in use" not in str(error):
+                    raise
+                await self._connect_as(network, member, endpoint)
         except BackendError as error:
             if isinstance(error, Missing) and "container" in str(error).lower():
                 return False
             if "already exists in network" not in str(error):
                 raise
         return True
+
+    async def _connect_as(self, network: UserNetwork, member: Member, endpoint: dict[str, Any]) -> None:
+        with translated(f"join a service to {network.name}"):
+            handle = DockerNetwork(self._engine.docker, network.id)
+            await handle.connect({"Container": member.id, "EndpointConfig": endpoint})
 
     async def _disconnect(self, network: UserNetwork, container: str) -> None:
         try:
@@ -220,7 +237,7 @@ def _member(shown: dict[str, Any]) -> Member:
     return Member(
         id=shown["Id"],
         runs=shown["State"] == "running",
-        has_alias=shown["Labels"][labels.SERVICE] == PROXY,
+        place=JOINING.index(shown["Labels"][labels.SERVICE]),
         networks=_names(shown["NetworkSettings"]["Networks"]),
     )
 

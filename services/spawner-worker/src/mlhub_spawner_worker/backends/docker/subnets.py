@@ -43,3 +43,8 @@ class Subnets:
 def gateway(subnet: IPv4Network) -> IPv4Address:
     """The host's own address in a subnet."""
     return subnet.network_address + 1
+
+
+def from_the_end(subnet: IPv4Network, place: int) -> IPv4Address:
+    """The last address that a container can have, for place 0, and those before it."""
+    return subnet.broadcast_address - 1 - place
