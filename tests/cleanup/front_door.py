@@ -4,7 +4,7 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 _HOP_BY_HOP = {"transfer-encoding", "content-encoding", "content-length", "connection", "keep-alive"}
 

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 SERVICE_TOKEN = "the-token-of-the-clean-up-service"
 RUNNER_TOKEN = "a-token-that-may-run-clean-ups"

@@ -23,7 +23,8 @@ from tests.cleanup.front_door import FrontDoor
 from tests.cleanup.real_hub import ADMIN_TOKEN, PASSWORD, RUNNER_TOKEN, SERVICE_TOKEN, STRANGER_TOKEN, RealHub
 from tests.support.nats_server import PASSWORD as NATS_PASSWORD
 from tests.support.nats_server import USER as NATS_USER
-from tests.support.nats_server import NatsServer, free_port
+from tests.support.nats_server import NatsServer
+from tests.support.ports import free_port
 from tests.support.waiting import until_async
 
 PREFIX = "/services/cleanup-service/"

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,17 +13,10 @@ from typing import Any
 import httpx
 
 from tests.support.nats_server import PASSWORD, USER, NatsServer
+from tests.support.ports import free_port
 
 TOKEN = "an-internal-token-of-the-test"
 REPLICA = "proxy-1"
-
-
-def quiet_port() -> int:
-    """A free port that the system gives to no client: it stays free until the one it is for takes it."""
-    while True:
-        port = random.randrange(12_000, 32_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class Agent:
 
     def __init__(self, folder: Path, nats: NatsServer, hub_port: int, **settings: str) -> None:
         self.data_dir, self.nats = folder / "proxy data", nats
-        self.public, self.probe, self.api, self.http = (quiet_port() for _ in range(4))
+        self.public, self.probe, self.api, self.http = (free_port() for _ in range(4))
         self.settings = {
             "HUB_URL": f"http://127.0.0.1:{hub_port}",
             "PUBLIC_PORT": str(self.public),

@@ -10,7 +10,7 @@ from tests.proxy.backend import Backend
 from tests.proxy.conftest import MakeBackend, applied, put, ready
 from tests.proxy.stack import Agent, ask
 from tests.support.makers import record
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import until_async
 
 

@@ -21,7 +21,8 @@ from mlhub_shared.runtime.http import create_app
 from mlhub_shared.runtime.settings import PolicySettings
 from tests.architecture.repository import ROOT
 from tests.shared.toy_service import ToySettings
-from tests.support.nats_server import PASSWORD, USER, NatsServer, free_port
+from tests.support.nats_server import PASSWORD, USER, NatsServer
+from tests.support.ports import free_port
 from tests.support.waiting import until, until_async
 
 TOKEN = "the-internal-token-of-tests"

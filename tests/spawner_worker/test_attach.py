@@ -24,8 +24,8 @@ from tests.support.attach_places import (
     local_place,
     running_container,
 )
-from tests.support.nats_server import free_port
 from tests.support.openssh import OpenSsh, execute
+from tests.support.ports import free_port
 from tests.support.waiting import until_async
 
 GREETER = """

@@ -9,7 +9,7 @@ import pytest
 from mlhub_shared.contracts.workspace import Phase
 from mlhub_spawner_worker.probe import HttpProbe
 from tests.support.makers import record
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 
 class Frontend:

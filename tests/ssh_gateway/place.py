@@ -27,8 +27,9 @@ from mlhub_ssh_gateway.settings import SshGatewaySettings
 from tests.conftest import bus_settings
 from tests.support.hub_api import SERVICE_TOKEN, ScriptedHub
 from tests.support.makers import NOW, record, workspace
-from tests.support.nats_server import NatsServer, free_port
+from tests.support.nats_server import NatsServer
 from tests.support.openssh import OpenSsh
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 NODE = "node-1"

@@ -10,7 +10,8 @@ import httpx
 from mlhub_shared.runtime.service import DRAIN
 from tests.ssh_gateway.place import Place
 from tests.support.hub_api import SERVICE_TOKEN
-from tests.support.nats_server import PASSWORD, USER, free_port
+from tests.support.nats_server import PASSWORD, USER
+from tests.support.ports import free_port
 from tests.support.waiting import until_async
 
 TOKEN = "the-internal-token-of-the-test"

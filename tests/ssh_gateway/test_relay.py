@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncssh
 
 from tests.ssh_gateway.place import Place, end, read_until
-from tests.support.nats_server import free_port
 from tests.support.openssh import execute
+from tests.support.ports import free_port
 from tests.support.waiting import until_async
 
 

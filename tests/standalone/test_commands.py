@@ -9,7 +9,7 @@ from mlhub_standalone import cli
 from mlhub_standalone.commands import run
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.lock import InstanceLock
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 
 def test_status_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

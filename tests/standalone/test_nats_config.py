@@ -13,7 +13,7 @@ from mlhub_standalone.binaries import nats_server
 from mlhub_standalone.credentials import NATS_USER
 from mlhub_standalone.data_dir import DataDir
 from tests.support.makers import record
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import until_async
 
 PASSWORD = 'a"pass\\word $with what needs care'

@@ -16,7 +16,7 @@ from typing import Any, Self
 import yaml
 
 from tests.support.hub_client import HubClient, Session
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("nats", "hub", "spawner-worker", "cleanup", "ssh-gateway", "proxy")

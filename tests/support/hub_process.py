@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.nats_server import PASSWORD, USER, NatsServer, free_port
+from tests.support.nats_server import PASSWORD, USER, NatsServer
+from tests.support.ports import free_port
 
 API_TOKEN = "the-token-of-the-tests-which-is-long-enough"
 ADMIN_PASSWORD = "correct-horse-battery-staple"

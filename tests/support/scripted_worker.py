@@ -13,7 +13,7 @@ from mlhub_shared.contracts.queries import DRAIN_NODE, DrainNode
 from mlhub_shared.contracts.services import ProxyState, WorkerLease
 from mlhub_shared.contracts.subjects import command_durable
 from mlhub_shared.contracts.workspace import Endpoint, Phase, Wanted, WorkspaceRecord
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 NODE = "node1"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from mlhub_standalone.credentials import NATS_USER
 from mlhub_standalone.data_dir import read_json
 from tests.support.engine_cli import docker
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 from tests.support.second_engine import SecondEngine, second_engine
 from tests.support.stack import Stack
 

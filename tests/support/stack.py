@@ -18,7 +18,7 @@ from mlhub_standalone.data_dir import DataDir, read_json
 from mlhub_standalone.processes import Identity
 from tests.support.bus_reader import BusReader
 from tests.support.hub_client import HubClient, Session
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 HUB = "test"
 API_TOKEN = "a-token-of-the-test-that-is-long-enough"

@@ -13,7 +13,7 @@ from tests.standalone.old_hub import OldData
 from tests.support.engine_cli import docker, everything_labelled, inspect, labelled, missing, new_hub, wipe
 from tests.support.hub_client import HubClient, Session
 from tests.support.kernel import run_cell
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 from tests.support.stack import ADMIN_PASSWORD, API_TOKEN, wait_until
 
 pytestmark = pytest.mark.timeout(400)

@@ -9,7 +9,7 @@ import aiohttp
 
 from tests.bench.bench import NotAvailableError
 from tests.bench.processes import Child
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 VERSION = "5.3.0"
 _PATIENCE = 180

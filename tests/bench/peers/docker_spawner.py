@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.bench.bench import NotAvailableError
 from tests.bench.processes import Child
 from tests.bench.rest import HubClient
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 VERSION = "14.0.0"
 _CONFIG = Path(__file__).with_name("docker_spawner_config.py")

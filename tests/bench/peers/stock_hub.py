@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.bench.processes import Child, python
 from tests.bench.rest import HubClient
 from tests.bench.stamps import Stamps
-from tests.support.nats_server import free_port
+from tests.support.ports import free_port
 
 _CONFIG = Path(__file__).with_name("stock_config.py")
 
