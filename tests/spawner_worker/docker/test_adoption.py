@@ -7,7 +7,9 @@ import pytest
 
 from mlhub_shared.contracts.workspace import Phase
 from mlhub_shared.errors import Permanent
+from mlhub_spawner_worker.backends.base import BackendError
 from tests.spawner_worker.docker.conftest import Stand
+from tests.support.docker_engine import IMAGE
 from tests.support.waiting import until_async
 
 AT_ONCE = timedelta(0)
@@ -85,3 +87,21 @@ async def test_networks_come_and_go_with_the_workspaces_of_their_user(stand: Sta
             return not await backend.resources()
 
         await until_async(nothing_is_left)
+
+
+async def test_the_network_of_a_start_that_failed_early_goes_with_its_workspace(stand: Stand) -> None:
+    job = stand.job()
+    await stand.docker.containers.create({"Image": IMAGE}, name=job.name)
+    try:
+        async with stand.backend(own_networks=True) as backend:
+            with pytest.raises(BackendError):
+                await backend.prepare(job, stand.report)
+
+            async def has_networks(wanted: int) -> bool:
+                return len(await stand.names("networks")) == wanted
+
+            await until_async(lambda: has_networks(1))
+            await backend.erase(job.name)
+            await until_async(lambda: has_networks(0))
+    finally:
+        await stand.docker.containers.container(job.name).delete(force=True)

@@ -231,14 +231,29 @@ async def test_a_name_that_a_stranger_s_container_has_is_left_alone_and_told(sta
     stranger = await stand.docker.containers.create({"Image": IMAGE}, name=job.name)
     try:
         async with stand.backend() as backend:
-            await backend.prepare(job, stand.report)
             with pytest.raises(BackendError, match="this hub has not made"):
-                await backend.start(job)
+                await backend.prepare(job, stand.report)
+            bare = stand.job(is_mount_volume=False)
+            await backend.prepare(bare, stand.report)
+            with pytest.raises(BackendError, match="this hub has not made"):
+                await backend.start(bare)
             await backend.stop(job.name, grace=AT_ONCE)
             await backend.erase(job.name)
         assert (await stranger.show())["Id"] == stranger.id
     finally:
         await stranger.delete(force=True)
+
+
+async def test_a_container_of_the_first_hub_gets_no_empty_volume_beside_it(stand: Stand) -> None:
+    job = stand.job()
+    body: dict[str, Any] = {"Image": IMAGE, "Labels": {"mlhub.origin": stand.hub, "mlhub.user": "alice"}}
+    await stand.docker.containers.create(body, name=job.name)
+    async with stand.backend() as backend:
+        with pytest.raises(BackendError, match="of the first ML Hub"):
+            await backend.prepare(job, stand.report)
+        await backend.stop(job.name, grace=AT_ONCE)
+        assert await stand.names("volumes") == set()
+    assert await stand.names("containers") == {job.name}
 
 
 async def test_what_can_not_be_started_says_why_and_leaves_no_container(stand: Stand) -> None:

@@ -1,5 +1,6 @@
 """What a user keeps stays until it is deleted, and then as long as the policy says; nobody else ever gets it."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -135,6 +136,51 @@ async def test_a_volume_that_the_hub_has_not_made_is_not_mounted(stand: Stand) -
         assert (await stranger.show())["Name"] == job.name
     finally:
         await stranger.delete()
+
+
+class AnyValue(Engine):
+    """Takes a label without a value for one of any value, as podman does."""
+
+    async def read(self, path: str, **params: str) -> bytes:
+        if "filters" in params:
+            wanted = json.loads(params["filters"])
+            params["filters"] = json.dumps({key: [one.removesuffix("=") for one in wanted[key]] for key in wanted})
+        return await super().read(path, **params)
+
+
+async def test_no_workspace_gets_the_volume_of_another_one_of_its_user(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job("alice", "gpu"))
+    engine = AnyValue(ENGINE_URL, stand.hub)
+    await engine.open()
+    try:
+        default = stand.record()
+        volumes = Volumes(engine, stand.hub, keep=AT_ONCE)
+        made = await volumes.ensure(default.workspace, base_url=default.base_url, before_making=nobody_minds)
+        assert made == default.name
+    finally:
+        await engine.aclose()
+
+
+async def nobody_minds() -> None:
+    """Objects to nothing."""
+
+
+async def test_a_volume_that_vanishes_before_its_container_is_made_is_made_anew_as_what_it_is(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        job = stand.job()
+        await stand.run(backend, job)
+        volume = await (await stand.docker.volumes.get(job.name)).show()
+        made = (await stand.inspect(job.name))["HostConfig"]["Mounts"]
+        await delete(backend, job.record)
+        assert await stand.names("volumes") == set()
+        body: dict[str, Any] = {"Image": IMAGE, "HostConfig": {"Mounts": made}}
+        container = await stand.docker.containers.create(body, name=f"{stand.hub}-late")
+        try:
+            again = await (await stand.docker.volumes.get(job.name)).show()
+            assert again["Labels"] == volume["Labels"]
+        finally:
+            await container.delete(force=True, v=True)
 
 
 async def test_nothing_is_removed_while_the_engine_is_away(stand: Stand) -> None:

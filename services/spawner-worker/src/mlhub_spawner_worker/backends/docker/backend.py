@@ -183,12 +183,13 @@ class DockerBackend:
     # Under the workspace's lock
 
     async def _prepare(self, job: Job, user: str) -> None:
+        # First: whose network it is must be known when a start that fails is cleared away.
+        await asyncio.to_thread(self._keep, job.record)
         self._starting[user] += 1
         try:
             await asyncio.gather(self._networks.attach(user), self._volume(job))
         finally:
             self._starting[user] -= 1
-        await asyncio.to_thread(self._keep, job.record)
 
     async def _start(self, job: Job) -> Running:
         user = job.record.workspace.user
@@ -228,11 +229,7 @@ class DockerBackend:
         shown = await self._containers.find(job.name)
         if shown is None:
             return None
-        if not self._is_ours(shown, job.name):
-            raise BackendError(
-                f"There is a container {job.name} on this node that this hub has not made; an administrator must "
-                "remove or rename it."
-            )
+        self._refuse_stranger(shown, job.name)
         if shown.runs and shown.running.generation == job.record.generation:
             life = self._lives.running(job.name)
             if life is None or life.container != shown.id:
@@ -245,7 +242,7 @@ class DockerBackend:
         shown = await self._containers.find(name)
         if shown is not None and self._is_ours(shown, name):
             await self._end(shown, grace)
-        self._release_soon(name)
+        self._release_soon(await self._user_of(name))
         last = self._lives.get(name)
         if last is not None and not last.end.done():
             # Removed by somebody else, and nobody has told yet.
@@ -265,13 +262,14 @@ class DockerBackend:
         await self._containers.remove(shown.id)
 
     async def _erase(self, name: str) -> None:
+        user = await self._user_of(name)
         shown = await self._containers.find(name)
         if shown is not None and self._is_ours(shown, name):
             await self._end(shown, timedelta(0))
         await self._volumes.erase(name)
-        self._release_soon(name)
         self._lives.forget(name)
         await asyncio.to_thread(self._shelf.remove, name)
+        self._release_soon(user)
 
     # Parts
 
@@ -295,7 +293,13 @@ class DockerBackend:
         record = job.record
         if not record.spec.is_mount_volume:
             return None
-        return await self._volumes.ensure(record.workspace, base_url=record.base_url)
+
+        async def look() -> None:
+            # An empty volume would hide that what holds the name may be the only copy of somebody's files.
+            if shown := await self._containers.find(job.name):
+                self._refuse_stranger(shown, job.name)
+
+        return await self._volumes.ensure(record.workspace, base_url=record.base_url, before_making=look)
 
     def _profile(self, job: Job) -> Profile:
         wanted = job.record.spec.profile
@@ -306,6 +310,19 @@ class DockerBackend:
 
     def _image_name(self, job: Job) -> str:
         return job.record.spec.image or self._profile(job).image
+
+    def _refuse_stranger(self, shown: Shown, name: str) -> None:
+        if self._is_ours(shown, name):
+            return
+        if shown.labels.get(labels.ORIGIN) == self._settings.hub and labels.GENERATION not in shown.labels:
+            raise BackendError(
+                f"The container {name} on this node is of the first ML Hub, and its files are not taken over yet; an "
+                "administrator must stop it and run `mlhub move-in`."
+            )
+        raise BackendError(
+            f"There is a container {name} on this node that this hub has not made; an administrator must remove or "
+            "rename it."
+        )
 
     def _is_ours(self, shown: Shown, name: str) -> bool:
         # The first ML Hub's containers carry no generation, and may hold the only copy of somebody's files.
@@ -330,22 +347,25 @@ class DockerBackend:
         if self._shelf.has(record.name):
             self._shelf.write(record)
 
-    def _release_soon(self, name: str) -> None:
-        self._run(self._release(name))
-
-    async def _release(self, name: str) -> None:
+    async def _user_of(self, name: str) -> str | None:
+        """None: nothing is known of that workspace."""
+        if life := self._lives.get(name):
+            return life.user
         record = await asyncio.to_thread(self._shelf.read, name)
-        life = self._lives.get(name)
-        user = life.user if life is not None else record.workspace.user if record is not None else None
-        if user is None:
-            return
+        return record.workspace.user if record else None
+
+    def _release_soon(self, user: str | None) -> None:
+        if user is not None:
+            self._run(self._release(user))
+
+    async def _release(self, user: str) -> None:
         try:
             left = await self._containers.list(user=user)
             if not left and self._starting[user] == 0:
                 await self._networks.released(user)
         except MLHubError as error:
             # Networks that nobody needs go at the next start of the worker.
-            log.info("docker.network_not_released", workspace=name, why=str(error))
+            log.info("docker.network_not_released", user=user, why=str(error))
 
     async def _sweep(self) -> None:
         while True:

@@ -100,10 +100,13 @@ def _brings_init(image: Image) -> bool:
 
 
 def _mounts(plan: Plan) -> list[dict[str, Any]]:
-    hub = plan.job.record.workspace.hub
-    mounts: list[dict[str, Any]] = [_shared(volume, hub) for volume in plan.profile.volumes]
+    record = plan.job.record
+    mounts: list[dict[str, Any]] = [_shared(volume, record.workspace.hub) for volume in plan.profile.volumes]
     if plan.volume is not None:
-        mounts.append({"Type": "volume", "Source": plan.volume, "Target": plan.profile.home})
+        # One that somebody has removed meanwhile is made anew by the engine: it must be known for what it is.
+        made = {"Labels": labels.of_volume(record.workspace, base_url=record.base_url)}
+        mount = {"Type": "volume", "Source": plan.volume, "Target": plan.profile.home, "VolumeOptions": made}
+        mounts.append(mount)
     return mounts
 
 

@@ -43,6 +43,11 @@ def of_workspace(workspace: WorkspaceId) -> dict[str, str]:
     return of_user(workspace.hub, workspace.user) | {SERVER: workspace.server}
 
 
+def of_volume(workspace: WorkspaceId, *, base_url: str) -> dict[str, str]:
+    """What a workspace's volume carries: enough to rebuild the record of one that does not run."""
+    return of_workspace(workspace) | {BASE_URL: base_url}
+
+
 def of_container(record: WorkspaceRecord, *, port: int, home: str, boot: str) -> dict[str, str]:
     """What a container carries: enough to rebuild its record. No secret."""
     return of_workspace(record.workspace) | {

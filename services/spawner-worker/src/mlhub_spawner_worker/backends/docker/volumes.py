@@ -6,6 +6,7 @@ workspace of the same name ever gets the old data.
 """
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,15 +35,22 @@ class Volumes:
     def __init__(self, engine: Engine, hub: str, *, keep: timedelta, clock: Clock = utc_now) -> None:
         self._engine, self._hub, self._keep, self._clock = engine, hub, keep, clock
 
-    async def ensure(self, workspace: WorkspaceId, *, base_url: str) -> str:
-        """The name of the workspace's volume, made unless it is there."""
-        shown = await self._list(**labels.of_workspace(workspace))
+    async def ensure(
+        self, workspace: WorkspaceId, *, base_url: str, before_making: Callable[[], Awaitable[None]]
+    ) -> str:
+        """The name of the workspace's volume; where there is none, `before_making` may object by an error."""
+        listed = await self._list(**labels.of_workspace(workspace))
+        # Other engines than Docker's take a label without a value for one of any value.
+        shown = [one for one in listed if labels.workspace_of(labels_of(one), self._hub) == workspace]
         mine = _in_use(shown)
         if mine:
             return min(mine)
+        await before_making()
+        kept = {labels_of(one).get(labels.KEPT) for one in shown}
         for number in range(_NAMES):
             name = workspace.name if number == 0 else f"{workspace.name}.{number}"
-            if await self._make(name, labels.of_workspace(workspace) | {labels.BASE_URL: base_url}):
+            if name not in kept:
+                await self._make(name, labels.of_volume(workspace, base_url=base_url))
                 return name
         raise BackendError(f"There are too many kept volumes of {workspace.name}.")
 
@@ -81,15 +89,13 @@ class Volumes:
                 await self._remove(volume + _MARKER)
                 log.info("docker.kept_volume_removed", volume=volume)
 
-    async def _make(self, name: str, carried: dict[str, str]) -> bool:
-        """False if there is one of this name that is kept; an error if it is a stranger's."""
+    async def _make(self, name: str, carried: dict[str, str]) -> None:
         with translated(f"make the volume {name}"):
             made = await self._engine.docker.volumes.create({"Name": name, "Labels": carried})
             # The engine answers with the old one, labels and all, if there is one.
             shown = labels_of(await made.show())
         if any(shown.get(key) != value for key, value in carried.items() if key != labels.BASE_URL):
             raise BackendError(f"There is a volume {name} that this hub has not made; an administrator must rename it.")
-        return name not in await self.kept()
 
     async def _mark(self, volume: str, workspace: WorkspaceId, until: datetime) -> None:
         carried = labels.of_workspace(workspace) | {labels.KEPT: volume, labels.KEPT_UNTIL: _text(until)}
