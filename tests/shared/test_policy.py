@@ -70,6 +70,34 @@ def test_an_image_of_ones_own_stands_in_for_the_profiles() -> None:
     assert (spec.profile, spec.image) == ("large", "quay.io/jupyter/scipy-notebook")
 
 
+@pytest.mark.parametrize(
+    ("image", "pattern", "is_allowed"),
+    [
+        ("mlhub-workspace:2", "mlhub-workspace:*", True),
+        ("mlhub-workspace", "mlhub-workspace:*", True),
+        ("mlhub-workspace.evil.tld/x:1", "mlhub-workspace*", False),
+        ("mlhub-workspace:5000/x", "mlhub-workspace:*", False),
+        ("quay.io/jupyter/base-notebook@sha256:0a", "quay.io/jupyter/*", True),
+        ("quay.io/jupyter/sub/base-notebook", "quay.io/jupyter/*", False),
+        ("evil.tld/quay.io/jupyter/x", "*/jupyter/*", False),
+        ("registry.local:5000/team/x", "registry.local:5000/*/x:latest", True),
+        ("registry.local:5000/team/x:1", "registry.local:5000/*/x:latest", False),
+        ("any.where/at/all:1", "*", True),
+        ("any.where/at/all:1", "*:1", False),
+    ],
+)
+def test_a_pattern_stays_in_its_part_of_the_name(image: str, pattern: str, *, is_allowed: bool) -> None:
+    policy = POLICY.model_copy(update={"images": (pattern,)})
+    assert policy.allows_image(image, SMALL) is is_allowed
+
+
+def test_the_profiles_that_are_shipped_let_nobody_into_another_registry() -> None:
+    example = Path(__file__).parents[2] / "compose" / "config" / "profiles.example.yaml"
+    policy = PolicySettings(profiles_file=example).policy(images_allowed=True, gpus_allowed=True)
+    assert policy.allows_image("mlhub-workspace:2", None)
+    assert not policy.allows_image("mlhub-workspace.evil.tld/x:1", None)
+
+
 def test_without_patterns_only_profiles_can_be_chosen() -> None:
     policy = POLICY.model_copy(update={"images": ()})
     assert validate({"image": SMALL.image}, policy).image == SMALL.image
@@ -125,6 +153,8 @@ def test_totals(limits: dict[str, Any], new: WorkspaceSpec, others: list[Workspa
         {"home": "/a:/etc"},
         {"capabilities": ["NET_ADMIN"]},
         {"capabilities": ["SETUID", "ALL"]},
+        *({"capabilities": [name]} for name in ("CAP_NET_ADMIN", "cap_all", " all ", "NET_RAW", "SYS_PTRACE")),
+        *({"capabilities": [name]} for name in ("DAC_READ_SEARCH", "BPF", "SYS_BOOT", "CAP_SYS_TIME", "SETUID,BPF")),
         {"default_cpu": 4, "max_cpu": 2},
         {"privileged": True},
     ],
@@ -132,6 +162,13 @@ def test_totals(limits: dict[str, Any], new: WorkspaceSpec, others: list[Workspa
 def test_a_profile_that_can_not_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Profile.model_validate({"name": "a", "image": "a"} | wrong)
+
+
+def test_capabilities_have_one_spelling_and_what_is_refused_is_named() -> None:
+    profile = Profile.model_validate({"name": "a", "image": "a", "capabilities": ["CAP_KILL", "setuid", "CHOWN"]})
+    assert profile.capabilities == ("KILL", "SETUID", "CHOWN")
+    with pytest.raises(ValidationError, match="no workspace may have 'SYS_TIME'; there are AUDIT_WRITE, CHOWN"):
+        Profile(name="a", image="a", capabilities=("CAP_SYS_TIME",))
 
 
 def settings(file: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> PolicySettings:

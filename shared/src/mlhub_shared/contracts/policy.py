@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,13 +26,37 @@ from mlhub_shared.contracts.workspace import WorkspaceSpec
 ImageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
 Absolute = Annotated[str, StringConstraints(pattern=r"^/[^,:\x00]*$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
-Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z_]{2,40}$")]
+
+CAPABILITIES = (
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+"""What engines give to every container, but for NET_RAW: with any other one a workspace could leave its place."""
+
+
+def _capability(given: str) -> str:
+    """Its plain name: engines take `cap_kill` for KILL too."""
+    name = given.strip().upper().removeprefix("CAP_")
+    if name not in CAPABILITIES:
+        raise ValueError(f"no workspace may have {name[:40]!r}; there are {', '.join(CAPABILITIES)}")
+    return name
+
+
+Capability = Annotated[str, AfterValidator(_capability)]
 
 LEAST_CPU, LEAST_MEM = 0.01, 16 * 1024**2
 """Cores and bytes that an engine can grant at all."""
-
-_FORBIDDEN = {"ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO"}
-"""Capabilities with which a workspace could leave its place."""
 
 
 class OptionsError(ValueError):
@@ -106,8 +131,6 @@ class Profile(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if forbidden := _FORBIDDEN & set(self.capabilities):
-            raise ValueError(f"no workspace may have {', '.join(sorted(forbidden))}")
         for what in ("cpu", "mem", "shm"):
             default, most = getattr(self, f"default_{what}"), getattr(self, f"max_{what}")
             if default is not None and most is not None and default > most:
@@ -152,7 +175,10 @@ class Policy(BaseModel):
     profiles: Annotated[tuple[Profile, ...], BeforeValidator(_by_name)] = ()
     """The first one is the default. Empty where the backend runs no images."""
     images: tuple[str, ...] = ()
-    """Patterns of images that people may name themselves, `*` for anything; empty: none but the profiles'."""
+    """Patterns of images that people may name themselves; empty: none but the profiles'.
+
+    `*` stands for any characters but a slash, so that no pattern reaches into another registry; alone, for any image.
+    """
     keep_volumes_days: NonNegativeFloat = 0
     """How long the volume of a deleted workspace is kept. 0: it goes at once."""
     images_allowed: bool = False
@@ -181,7 +207,7 @@ class Policy(BaseModel):
         """Whether people may run this image: a profile's own, or one that a pattern allows."""
         if profile is not None and image == profile.image:
             return True
-        return any(fnmatchcase(image, pattern) for pattern in self.images)
+        return any(_matches(name, pattern) for name in _names_of(image) for pattern in self.images)
 
     def most(self, what: str, profile: Profile | None) -> float | None:
         """The most of `cpu`, `mem`, `shm` or `gpus` that a workspace of this profile may have; None: no maximum."""
@@ -238,6 +264,18 @@ def check_totals(spec: WorkspaceSpec, others: Iterable[WorkspaceSpec], policy: P
             left = max(rest, 0) / size
             message = f"your workspaces together may have {most / size:g} {what}, and {left:g} are left"
             raise OptionsError(option, message)
+
+
+def _names_of(image: str) -> tuple[str, ...]:
+    """What stands for this image: without a tag or digest it is the latest one."""
+    return (image,) if {":", "@"} & set(image.rpartition("/")[2]) else (image, f"{image}:latest")
+
+
+def _matches(image: str, pattern: str) -> bool:
+    if pattern == "*":
+        return True
+    parts, patterns = image.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def _image_refused(image: str, policy: Policy) -> str:
