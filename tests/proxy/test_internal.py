@@ -4,10 +4,13 @@ import asyncio
 import stat
 from pathlib import Path
 
+import httpx
 import pytest
+from aiohttp import web
 
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.workspace import Endpoint, Phase
+from mlhub_spawner_worker.probe import HttpProbe
 from tests.proxy.backend import Backend
 from tests.proxy.conftest import MakeBackend, applied, put, ready
 from tests.proxy.stack import Agent, ask
@@ -68,6 +71,24 @@ async def test_the_probe_shows_what_is_up_and_keeps_credentials_back(
     assert (await ask(agent.probe, "/user/alice/api")).status == 503
 
 
+async def test_a_server_without_a_page_at_its_probe_s_path_is_up_and_a_stopped_one_is_not(
+    agent: Agent, bus: Bus
+) -> None:
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        endpoint = Endpoint(host="127.0.0.1", port=runner.addresses[0][1])
+        async with httpx.AsyncClient(trust_env=False) as client:
+            probe = HttpProbe(client, f"http://127.0.0.1:{agent.probe}")
+            for phase, is_up in ((Phase.STARTING, True), (Phase.STOPPED, False), (Phase.QUEUED, False)):
+                shown = record(phase=phase, endpoint=endpoint)
+                await applied(bus, workspaces=await put(bus, shown))
+                assert await probe(shown) is is_up
+    finally:
+        await runner.cleanup()
+
+
 async def test_the_probe_takes_nothing_but_probes(agent: Agent, bus: Bus, backend: MakeBackend) -> None:
     server = await backend("alice")
     await applied(bus, workspaces=await put(bus, ready(server)))
@@ -102,6 +123,19 @@ async def test_the_api_frontend_rejects_whoever_is_on_no_network_of_users(stoppe
     await stopped_agent.start(API_NETWORKS="10.9.8.0/24,127.0.0.0/8")
     await stopped_agent.ready()
     assert (await ask(stopped_agent.api, "/hub/api")).said["name"] == "hub"
+
+
+async def test_the_public_frontend_refuses_programs_in_workspaces(stopped_agent: Agent) -> None:
+    await stopped_agent.start(REFUSED_NETWORKS="10.9.8.0/24,127.0.0.0/8")
+    await stopped_agent.ready()
+    with pytest.raises(ConnectionError):
+        await ask(stopped_agent.public, "/")
+    # Which is how they find the hub.
+    assert (await ask(stopped_agent.api, "/hub/api")).said["name"] == "hub"
+    await stopped_agent.stop()
+    await stopped_agent.start(REFUSED_NETWORKS="10.9.8.0/24")
+    await stopped_agent.ready()
+    assert (await ask(stopped_agent.public, "/")).said["name"] == "hub"
 
 
 async def test_nobody_else_gets_at_haproxys_socket(agent: Agent) -> None:

@@ -16,8 +16,8 @@ ONE_PROBE = timedelta(seconds=4)
 FIRST_DELAY, MOST_DELAY = timedelta(milliseconds=10), timedelta(milliseconds=500)
 """Between probes: a small image answers at once, and nobody notices half a second after many."""
 
-_PROXYS_OWN = 404
-"""The proxy's answer for a workspace it takes for stopped, which for a moment it may after a restart of one."""
+_GONE = "X-MLHub-Gone"
+"""On the proxy's own answer for a workspace it takes for stopped, which for a moment it may after a restart of one."""
 
 
 class HttpProbe:
@@ -27,11 +27,11 @@ class HttpProbe:
         self._client, self._url = client, probe_url.rstrip("/")
 
     async def __call__(self, record: WorkspaceRecord) -> bool:
-        """Any answer of the workspace itself will do, also one that asks for a login."""
+        """Any answer of the workspace itself will do, also one that asks for a login, or knows no such page."""
         try:
             response = await self._client.get(
                 f"{self._url}{record.base_url}api", timeout=ONE_PROBE.total_seconds(), follow_redirects=False
             )
         except httpx.HTTPError:
             return False
-        return response.status_code < 500 and response.status_code != _PROXYS_OWN
+        return response.status_code < 500 and _GONE not in response.headers
