@@ -30,8 +30,10 @@ class ScriptedEngine(socketserver.ThreadingUnixStreamServer):
         """Set: accepts, and says nothing."""
 
     def add_container(
-        self, name: str, *, state: str = "running", image: str = "image", mounted: str = "", **labels: str
+        self, name: str, *, state: str = "running", image: str = "image", workspace: str = "", **labels: str
     ) -> None:
+        """`workspace`: a volume, or a folder of the host, that is at /workspace."""
+        kind = {"Type": "bind", "Source": workspace} if "/" in workspace else {"Type": "volume", "Name": workspace}
         dotted = {f"mlhub.{label}": value for label, value in labels.items()}
         self.containers.append(
             {
@@ -41,7 +43,7 @@ class ScriptedEngine(socketserver.ThreadingUnixStreamServer):
                 "Image": image,
                 "State": state,
                 "Status": "Up",
-                "Mounts": [{"Destination": mounted}] if mounted else [],
+                "Mounts": [{"Destination": "/workspace", **kind}] if workspace else [],
             }
         )
 

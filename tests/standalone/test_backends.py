@@ -151,7 +151,7 @@ def test_kept_containers_are_found_again_and_ended_with_the_rest(data: DataDir, 
     assert str(ended) == "1 container of workspaces"
     assert server.asked[0].startswith("POST /containers/id-ws-alice-mlhub/stop")
     assert len(server.asked) == 2
-    assert [container.name for container in server.engine.foreign("mlhub")] == ["ws-carol-mlhub"]
+    assert [container.name for container in server.engine.left_behind()] == ["ws-carol-mlhub"]
     assert server.engine.workspaces("other")
 
     keep(replace(instance, backend=PROCESS))

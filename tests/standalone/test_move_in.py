@@ -212,7 +212,7 @@ def test_volumes_and_images_are_found_where_workspaces_are_containers(
         server.add_volume("ws-alice-old-lab", origin="old", user="alice", server_name="lab")
         server.add_volume("ws-eve-mlhub", origin="mlhub", user="eve", server_name="")
         server.add_container("ws-foo0bar-mlhub", **labels, server_name="", state="exited", image=IMAGE)
-        gpu1 = {"server_name": "gpu1", "state": "exited", "mounted": "/workspace"}
+        gpu1 = {"server_name": "gpu1", "state": "exited", "workspace": "ws-foo0bar-mlhub-gpu1"}
         server.add_container("ws-foo0bar-mlhub-gpu1", **labels, **gpu1)
         server.add_container("ws-alice-mlhub", origin="mlhub", user="alice", server_name="", image=IMAGE)
         instance = plan(data, Asked(backend=DOCKER), {"DOCKER_HOST": server.engine.url})
@@ -222,7 +222,7 @@ def test_volumes_and_images_are_found_where_workspaces_are_containers(
     assert "foo0bar: volume ws-foo0bar-mlhub-GPU2" in report.lines
     assert "the volume ws-alice-old-lab is of the hub 'old', and is found here as a copy only" in remarks
     assert "-v ws-alice-old-lab:/from:ro -v ws-alice-mlhub-lab:/to" in remarks
-    assert "the volume ws-eve-mlhub is of 'eve', who is not known" in remarks
+    assert "the volume ws-eve-mlhub is of 'eve', who was not taken over" in remarks
     # This one has nothing to save: what was begun for it goes.
     assert [entry for entry in server.asked if "ws-foo0bar-mlhub" in entry and "gpu1" not in entry] == [
         "DELETE /volumes/ws-foo0bar-mlhub",
@@ -240,6 +240,57 @@ def test_volumes_and_images_are_found_where_workspaces_are_containers(
     assert json.loads(str(options[0])) == {"profile": "ml-workspace-0-8-7"}
     (options,) = rows(data, "SELECT user_options FROM spawners WHERE name = 'gpu1'")
     assert json.loads(str(options[0]))["profile"] == "ml-workspace-0-8-7"
+
+
+def test_volumes_of_those_who_were_refused_are_not_reported_as_taken(data: DataDir, tmp_path: Path) -> None:
+    old = OldData(tmp_path / "old")
+    old.come_in("-odd-")
+    old.come_in("alice")
+    with scripted_engine(tmp_path) as server:
+        for user in ("-odd-", "alice"):
+            server.add_volume(f"ws-{user}-mlhub", origin="mlhub", user=user, server_name="")
+        instance = plan(data, Asked(backend=DOCKER), {"DOCKER_HOST": server.engine.url})
+        first, again = (move_in(instance, old.folder, {}) for _ in range(2))
+    for report in (first, again):
+        assert "the volume ws--odd--mlhub is of '-odd-', who was not taken over" in report.remarks
+        assert [line for line in report.lines if "volume" in line] == ["alice: volume ws-alice-mlhub"]
+
+
+def test_files_that_no_volume_of_ours_has_are_named_with_the_command_that_copies_them(
+    data: DataDir, tmp_path: Path
+) -> None:
+    old = OldData(tmp_path / "old")
+    for user in ("alice", "bob", "carol", "dave"):
+        old.come_in(user)
+    with scripted_engine(tmp_path) as server:
+        for user, workspace in (("alice", "jupyterhub-user-alice"), ("bob", "/srv/bob"), ("carol", "ws-carol-old")):
+            more = {"state": "exited", "workspace": workspace, "user": user, "server_name": ""}
+            server.add_container(f"ws-{user}-mlhub", origin="mlhub", **more)
+        server.add_volume("ws-carol-old", origin="old", user="carol", server_name="")
+        for user in ("dave", "eve"):
+            server.add_container(f"ws-{user}-old", origin="old", user=user, server_name="")
+        server.add_container("ws-eve-mlhub", origin="mlhub", user="eve", server_name="", state="exited")
+        server.add_container("ws-frank-new", origin="new", user="frank", server_name="", generation="1")
+        instance = plan(data, Asked(backend=DOCKER), {"DOCKER_HOST": server.engine.url})
+        report = move_in(instance, old.folder, {})
+    remarks = {remark.partition("\n")[0]: remark.partition("\n")[2] for remark in report.remarks}
+    kept = "keeps its files: its workspace was not taken over"
+    assert list(remarks) == [
+        "carol: the volume ws-carol-old is of the hub 'old', and is found here as a copy only:",
+        "alice: the old container ws-alice-mlhub has its files in jupyterhub-user-alice, found here as a copy only:",
+        "bob: the old container ws-bob-mlhub has its files in /srv/bob, found here as a copy only:",
+        f"eve: the old container ws-eve-mlhub {kept}",
+        "dave: the old container ws-dave-old is of the hub 'old', and has files, found here as a copy only:",
+        f"eve: the old container ws-eve-old is of the hub 'old', and {kept}",
+    ]
+    copies = list(remarks.values())
+    assert "-v jupyterhub-user-alice:/from:ro -v ws-alice-mlhub:/to" in copies[1]
+    assert "-v /srv/bob:/from:ro -v ws-bob-mlhub:/to" in copies[2]
+    assert "&& docker cp ws-dave-old:/workspace - | docker run" in copies[4]
+    # Names are freed where they would be in the way, and nowhere else.
+    assert [entry.partition("?name=")[2] for entry in server.asked if "/rename" in entry] == [
+        f"ws-{user}-mlhub.before" for user in ("alice", "bob", "carol", "eve")
+    ]
 
 
 def test_names_of_volumes_can_not_write_commands() -> None:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -45,9 +45,11 @@ class Container:
     """The engine's words for people: `Up 3 minutes`."""
     generation: str = ""
     """Of its start; the containers of the first ML Hub have none."""
+    origin: str = ""
+    """The name of its hub."""
     image_id: str = ""
-    mounted: tuple[str, ...] = ()
-    """Paths in it that are volumes."""
+    mounted: Mapping[str, str] = field(default_factory=dict)
+    """Paths in it that are elsewhere: the name of a volume, or a path of the host."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,9 @@ class Engine:
         """The containers of a hub's workspaces, by name."""
         return [container for container in self._containers(f"{_ORIGIN}={hub_name}") if container.generation]
 
-    def foreign(self, hub_name: str) -> list[Container]:
-        """The containers of workspaces that the first ML Hub made under this name; ours to leave alone."""
-        return [container for container in self._containers(f"{_ORIGIN}={hub_name}") if not container.generation]
+    def left_behind(self) -> list[Container]:
+        """The containers of workspaces that the first ML Hub made, under any name; ours to leave alone."""
+        return [container for container in self._containers(_ORIGIN) if not container.generation]
 
     def services(self, hub_name: str) -> list[Container]:
         """The containers of the services of a deployment under this name, those that run."""
@@ -255,8 +257,9 @@ def _container(entry: dict[str, Any]) -> Container:
         state=entry.get("State", ""),
         status=entry.get("Status", ""),
         generation=labels.get(_GENERATION, ""),
+        origin=labels.get(_ORIGIN, ""),
         image_id=entry.get("ImageID", ""),
-        mounted=tuple(mount["Destination"] for mount in entry.get("Mounts") or []),
+        mounted={it["Destination"]: it.get("Name") or it.get("Source", "") for it in entry.get("Mounts") or []},
     )
 
 

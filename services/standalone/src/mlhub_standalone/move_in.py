@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mlhub_shared.contracts.arrivals import Arrivals, Receptions
-from mlhub_standalone import credentials, old_containers, old_database, old_images, volumes
+from mlhub_standalone import credentials, old_database, old_images, volumes
 from mlhub_standalone.backends import policy_of_images
 from mlhub_standalone.component import PRIVATE
 from mlhub_standalone.console import plural, say
@@ -23,6 +23,7 @@ from mlhub_standalone.engine import Container
 from mlhub_standalone.environment import environment_of
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.instance import Instance
+from mlhub_standalone.old_containers import OldContainers, with_images
 from mlhub_standalone.old_database import OldHub
 from mlhub_standalone.translation import images, translate
 
@@ -56,13 +57,14 @@ def move_in(instance: Instance, place: Path, person: Mapping[str, str]) -> Repor
     if file is None:
         raise LauncherError(f"there is no {old_database.FILE} in {place}")
     old, left = old_database.read(file), _containers(instance)
-    old = old_containers.with_images(old, left)
+    old = with_images(old, left)
     translation = translate(old, _profiles(instance, old, person))
     receptions = _receive(instance, translation.arrivals, person)
     lines = [f"{it.name}: {', '.join(it.taken)}" for it in receptions.receptions if it.taken]
     remarks = [f"{it.name}: {remark}" for it in receptions.receptions for remark in it.remarks]
     remarks += translation.remarks
-    more_lines, more_remarks = _things(instance, {it.name for it in receptions.receptions}, left)
+    here = {it.name for it in receptions.receptions if it.taken or it.kept}
+    more_lines, more_remarks = _things(instance, here, left)
     lines += more_lines
     remarks += more_remarks
     report = Report(lines, remarks)
@@ -119,28 +121,32 @@ def _receive(instance: Instance, arrivals: Arrivals, person: Mapping[str, str]) 
 
 
 def _containers(instance: Instance) -> list[Container]:
-    return instance.engine.foreign(instance.hub_name) if instance.runs_containers else []
+    """What the first ML Hub left; that of a hub of our name comes first."""
+    left = instance.engine.left_behind() if instance.runs_containers else []
+    return sorted(left, key=lambda container: container.origin != instance.hub_name)
 
 
 def _things(instance: Instance, users: set[str], left: list[Container]) -> tuple[list[str], list[str]]:
     """What an engine has of them."""
     if not instance.runs_containers:
         return [], ["workspaces run as processes here: they begin with empty folders, and volumes stay as they are"]
-    lines, remarks = _volumes(instance, users)
-    done, not_done = old_containers.put_aside(instance.engine, instance.hub_name, left, users)
-    return lines + done, remarks + not_done
-
-
-def _volumes(instance: Instance, users: set[str]) -> tuple[list[str], list[str]]:
-    found = volumes.sort(instance.engine.volumes(), users, instance.hub_name)
     image = policy_of_images(instance.data.profiles).profiles[0].image
+    lines, remarks = _volumes(instance, users, image)
+    containers = OldContainers(instance.engine, instance.hub_name, users, image)
+    for container in left:
+        containers.take(container)
+    return lines + containers.done, remarks + containers.remarks
+
+
+def _volumes(instance: Instance, users: set[str], image: str) -> tuple[list[str], list[str]]:
+    found = volumes.sort(instance.engine.volumes(), users, instance.hub_name)
     lines = [f"{volume.user}: volume {volume.name}" for volume in found.used]
     remarks = [
         f"{volume.user}: the volume {volume.name} is of the hub {volume.origin!r}, and is found here as a copy only:\n"
         f"      {volumes.copy_command(volume, name, instance.hub_name, image)}"
         for volume, name in found.to_copy
     ]
-    remarks += [f"the volume {volume.name} is of {volume.user!r}, who is not known" for volume in found.strange]
+    remarks += [f"the volume {volume.name} is of {volume.user!r}, who was not taken over" for volume in found.strange]
     return lines, remarks
 
 
