@@ -25,9 +25,10 @@ DIAL = """
 import socket
 for host, port in {targets}:
     try:
-        socket.create_connection((host, port), 3).close()
-        print("open", host, port)
-    except OSError as error:
+        with socket.create_connection((host, port), 3) as asked:
+            asked.sendall(b"GET /hub/api HTTP/1.0\\r\\n\\r\\n")
+            print("open" if asked.recv(1) else "shut", host, port)
+    except OSError:
         print("shut", host, port)
 """
 
@@ -148,7 +149,7 @@ def test_a_workspace_reaches_the_hubs_api_and_nothing_else_of_the_deployment(
     closed = [
         (inside["nats"], 4222), (inside["hub"], 8081), (inside["cleanup"], 8084), (inside["spawner-worker"], 2200),
         (inside["spawner-worker"], 8084), (near["proxy"], 8003), (near["proxy"], 8084), (near["ssh-gateway"], 8084),
-        ("nats", 4222), ("hub", 8081),
+        (near["proxy"], 8080), (near["ssh-gateway"], 2222), ("nats", 4222), ("hub", 8081),
     ]  # fmt: skip
     code = DIAL.format(targets=[("mlhub", 8002), *closed])
     printed = run_cell(compose_stack.hub, ADMIN, code, server="small", within=120).splitlines()

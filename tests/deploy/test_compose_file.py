@@ -55,6 +55,7 @@ def test_what_a_person_sets_arrives_by_environment_and_by_file(command: tuple[st
         "MLHUB_API_TOKEN": "t" * 32,
         "MLHUB_ADMIN_PASSWORD": "a password of somebody",
         "MLHUB_MAX_CPU": "1.5",
+        "MLHUB_NETWORK_POOL": "10.99.0.0/16",
         "NATS_IMAGE": "nats:2-alpine",
     }
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -65,6 +66,13 @@ def test_what_a_person_sets_arrives_by_environment_and_by_file(command: tuple[st
         assert (hub["MLHUB_API_TOKEN"], hub["MLHUB_ADMIN_PASSWORD"]) == ("t" * 32, "a password of somebody")
         # Hub and worker hold people to the same.
         assert hub["MLHUB_MAX_CPU"] == services["spawner-worker"]["environment"]["MLHUB_MAX_CPU"] == "1.5"
+        # Who may make networks there, who is let in from there to the hub's API, and to nothing else.
+        assert _set_to("10.99.0.0/16", services) == {
+            "MLHUB_SPAWNER_WORKER_NETWORK_POOL",
+            "MLHUB_PROXY_API_NETWORKS",
+            "MLHUB_PROXY_REFUSED_NETWORKS",
+            "MLHUB_SSH_GATEWAY_REFUSED_NETWORKS",
+        }
         assert services["nats"]["image"] == "nats:2-alpine"
         assert {service["labels"]["mlhub.deployment"] for service in services.values()} == {"lab"}
         assert [str(port) for port in _published(services["proxy"])] == ["9000"]
@@ -106,6 +114,12 @@ def test_only_those_with_published_ports_leave_the_internal_network(command: tup
     on = {name: set(service.get("networks", ())) for name, service in found["services"].items()}
     assert {name for name, networks in on.items() if "public" in networks} == {"proxy", "ssh-gateway"}
     assert all("internal" in networks for name, networks in on.items() if name != "secrets")
+
+
+def _set_to(value: str, services: dict[str, Any]) -> set[str]:
+    """The variables of all services that have this value."""
+    everything = [item for service in services.values() for item in service.get("environment", {}).items()]
+    return {name for name, found in everything if found == value}
 
 
 def _published(service: dict[str, Any]) -> list[object]:

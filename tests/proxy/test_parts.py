@@ -71,6 +71,7 @@ async def test_a_program_on_path_serves(stopped_agent: Agent, tmp_path: Path) ->
         {"hub_url": "http://[::1]:8081"},
         {"hub_url": "http://hub:8081", "base_url": "/jupyter/"},
         {"internal_networks": (ipaddress.ip_network("10.1.0.0/16"),), "max_connections": 300},
+        {"refused_networks": (ipaddress.ip_network("10.113.0.0/16"),)},
         {"api_networks": (ipaddress.ip_network("10.113.0.0/16"), ipaddress.ip_network("fd00::/8"))},
     ],
 )

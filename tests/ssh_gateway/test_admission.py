@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from ipaddress import IPv4Network
 
 import pytest
 
@@ -34,6 +35,18 @@ def test_an_address_spends_its_rate_and_earns_it_again() -> None:
     assert gate.refusal("10.0.0.2") is None
     clock.now += 1
     assert [gate.refusal("10.0.0.1") for _ in range(3)] == [None, None, "rate"]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("10.113.4.9", "network"), ("::ffff:10.113.4.9", "network"), ("10.114.0.1", None), ("fe80::1%eth0", None)],
+)
+def test_programs_in_workspaces_are_refused_whatever_family_their_address_comes_in(
+    address: str, expected: str | None
+) -> None:
+    gate = admission()
+    gate.refused = [IPv4Network("10.113.0.0/16")]
+    assert gate.refusal(address) == expected
 
 
 @pytest.mark.parametrize(

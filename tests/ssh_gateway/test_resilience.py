@@ -9,6 +9,7 @@ from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import AttachAddress
 from mlhub_shared.runtime.clock import utc_now
 from mlhub_spawner_worker.attach import AttachServer
+from mlhub_ssh_gateway.settings import SshGatewaySettings
 from tests.ssh_gateway.place import Place, end, read_until
 from tests.support.hub_api import ScriptedHub
 from tests.support.makers import workspace
@@ -112,6 +113,15 @@ async def test_one_address_may_not_come_too_often(quiet_place: Place) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", quiet_place.settings.listen_port)
         assert (await greeting(reader)).startswith(b"SSH-2.0-")
         writer.close()
+
+
+async def test_programs_in_workspaces_are_told_nothing(quiet_place: Place) -> None:
+    networks = SshGatewaySettings(hub_name="test", refused_networks="10.0.0.0/8, 127.0.0.0/8").refused_networks
+    for refused, expected in ((networks, b""), (networks[:1], b"SSH-2.0-")):
+        async with quiet_place.gateway(refused_networks=refused):
+            reader, writer = await asyncio.open_connection("127.0.0.1", quiet_place.settings.listen_port)
+            assert await asyncio.wait_for(reader.read(8), 20) == expected
+            writer.close()
 
 
 async def test_a_session_is_an_event_when_it_begins_and_when_it_ends(place: Place, hub: ScriptedHub) -> None:

@@ -120,6 +120,9 @@ def test_containers_find_the_hub_and_nobody_else_is_let_in_there(
     assert hub.workspace_api_url == f"http://mlhub:{port}"
     assert (proxy["MLHUB_PROXY_API_HOST"], proxy["MLHUB_PROXY_API_PORT"]) == ("0.0.0.0", port)  # noqa: S104
     assert proxy["MLHUB_PROXY_API_NETWORKS"] == "127.0.0.0/8,10.99.0.0/16"
+    gateway = environment_of("ssh-gateway", instance, secrets, {})
+    assert proxy["MLHUB_PROXY_REFUSED_NETWORKS"] == "10.99.0.0/16"
+    assert gateway["MLHUB_SSH_GATEWAY_REFUSED_NETWORKS"] == "10.99.0.0/16"
     assert worker["MLHUB_SPAWNER_WORKER_NETWORK_POOL"] == "10.99.0.0/16"
     assert worker["MLHUB_SPAWNER_WORKER_API_PORT"] == port
     assert worker["MLHUB_SPAWNER_WORKER_REACH"] == "host"

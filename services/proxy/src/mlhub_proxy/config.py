@@ -39,12 +39,13 @@ class Config:
 def make_config(settings: ProxySettings, version: str) -> Config:
     """The configuration for this version of HAProxy; the settings hold addresses, as `placed` makes them."""
     hub, resolvers = _hub(settings.hub_url)
-    guests = settings.api_networks
+    guests, refused = settings.api_networks, settings.refused_networks
     values = {
         "version": version,
         "threads": str(settings.threads),
         "maxconn": str(settings.max_connections or _connections()),
         "public": _listen(settings.public_host, settings.public_port),
+        "public_guard": f"tcp-request connection reject if {{ src {_networks(refused)} }}" if refused else "",
         "probe": _listen(settings.probe_host, settings.probe_port),
         "api": _listen(settings.api_host, settings.api_port),
         "internal": _networks(settings.internal_networks),

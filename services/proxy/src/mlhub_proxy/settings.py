@@ -50,6 +50,9 @@ class ProxySettings(CommonSettings):
     """Where people come in."""
     public_port: Port = 8080
 
+    refused_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Who gets no answer there, separated by commas: programs in workspaces, which would find other people's."""
+
     probe_host: ListenHost = "127.0.0.1"
     """Where the hub and the workers ask whether a workspace answers: an internal address."""
     probe_port: Port = 8003

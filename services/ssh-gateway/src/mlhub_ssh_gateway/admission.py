@@ -1,13 +1,14 @@
-"""How much strangers may ask of the gateway before they have said who they are."""
+"""What strangers may ask of the gateway before they have said who they are."""
 
 import asyncio
 import ipaddress
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 _REMEMBERED = 10_000
 """Addresses whose rate is kept; the longest unseen is forgotten first."""
@@ -42,6 +43,8 @@ class Admission:
     """New connections per second of one address."""
     patience: timedelta
     """For a turn in the waiting room."""
+    refused: Sequence[IPv4Network | IPv6Network] = ()
+    """Networks that nobody comes in from."""
     clock: Callable[[], float] = time.monotonic
     _buckets: "OrderedDict[str, _Bucket]" = field(default_factory=OrderedDict)
     _addresses: dict[str, _Address] = field(default_factory=dict)
@@ -52,7 +55,10 @@ class Admission:
 
     def refusal(self, address: str) -> str | None:
         """Why a new connection is closed at once, None if it is not; counts it against its address's rate."""
-        origin = _origin(address)
+        parsed = _parsed(address)
+        if any(parsed in network for network in self.refused):
+            return "network"
+        origin = _origin(parsed)
         own = self._addresses.get(origin)
         if self._present >= self.handshakes + self.waiting:
             return "full"
@@ -63,7 +69,7 @@ class Admission:
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[None]:
         """Hold a slot; TimeoutError if none is free in time."""
-        origin = _origin(address)
+        origin = _origin(_parsed(address))
         own = self._addresses.setdefault(origin, _Address(asyncio.Semaphore(self.handshakes_per_address)))
         own.users += 1
         self._present += 1
@@ -92,10 +98,10 @@ class Admission:
         return True
 
 
-def _origin(address: str) -> str:
+def _parsed(address: str) -> IPv4Address | IPv6Address:
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    if parsed.version == 4:
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, _IPV6_NETWORK), strict=False))
+    return (parsed.ipv4_mapped or parsed) if parsed.version == 6 else parsed
+
+
+def _origin(address: IPv4Address | IPv6Address) -> str:
+    return str(address if address.version == 4 else ipaddress.ip_network((address, _IPV6_NETWORK), strict=False))

@@ -42,6 +42,7 @@ class Listener:
             waiting=settings.max_waiting,
             rate=settings.connections_per_second,
             patience=settings.login_timeout,
+            refused=settings.refused_networks,
         )
         self._sock: socket.socket | None = None
         self._options: asyncssh.SSHServerConnectionOptions

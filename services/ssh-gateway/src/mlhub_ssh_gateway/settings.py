@@ -1,12 +1,13 @@
 """The gateway's settings: `MLHUB_SSH_GATEWAY_<NAME>`, beside the common ones."""
 
+import ipaddress
 import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mlhub_shared.runtime.settings import CommonSettings
 
@@ -17,6 +18,12 @@ def _seconds(value: object) -> object:
         return float(value)
     return value
 
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
 """Seconds, fractions too."""
@@ -31,6 +38,9 @@ class SshGatewaySettings(CommonSettings):
 
     listen_port: int = Field(default=2222, ge=0, lt=65536)
     """0: any free port, which is logged."""
+
+    refused_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Who gets no answer there, separated by commas: programs in workspaces, which have no business with others."""
 
     host_key_file: Path = Path(".mlhub/ssh-gateway/host_key")
     """Private key that clients pin; made when missing, its public line beside it in `.pub`."""

@@ -153,6 +153,7 @@ def _proxy(instance: Instance, _: Credentials) -> dict[str, str]:
         api = {
             "MLHUB_PROXY_API_HOST": "0.0.0.0",  # noqa: S104
             "MLHUB_PROXY_API_NETWORKS": f"127.0.0.0/8,{instance.network_pool}",
+            "MLHUB_PROXY_REFUSED_NETWORKS": instance.network_pool,
         }
     return api | {
         "MLHUB_PROXY_REPLICA": NODE,
@@ -174,7 +175,8 @@ def _cleanup(instance: Instance, _: Credentials) -> dict[str, str]:
 
 
 def _ssh_gateway(instance: Instance, credentials: Credentials) -> dict[str, str]:
-    return {
+    workspaces = {"MLHUB_SSH_GATEWAY_REFUSED_NETWORKS": instance.network_pool} if instance.runs_containers else {}
+    return workspaces | {
         "MLHUB_SSH_GATEWAY_LISTEN_HOST": instance.host,
         "MLHUB_SSH_GATEWAY_LISTEN_PORT": str(instance.ssh_port),
         "MLHUB_SSH_GATEWAY_HOST_KEY_FILE": str(credentials.ssh_host_key),
