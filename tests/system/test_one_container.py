@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mlhub_standalone import volumes
+from mlhub_standalone.engine import Container
 from tests.standalone.old_hub import OldData
 from tests.support.engine_cli import docker, everything_labelled, inspect, labelled, missing, new_hub, wipe
 from tests.support.hub_client import HubClient, Session
@@ -230,3 +232,21 @@ def test_it_takes_over_what_the_first_ml_hub_left(moved: OneContainer) -> None:
     moved.ready("foo0bar")
     assert run_cell(moved.hub, "foo0bar", "print(open('/workspace/own.txt').read())").strip() == "for years"
     assert inspect(f"ws-foo0bar-{moved.name}.before")["State"]["Status"] == "exited"
+
+
+def test_what_a_container_of_another_hub_alone_holds_is_copied_by_the_command_of_the_report() -> None:
+    hub, _ = new_hub()
+    container = Container(f"id-{hub}", f"ws-alice-{hub}-before", "alice", "", "mlhub-workspace", "exited", "")
+    volume = f"ws-alice-{hub}"
+    write = "mkdir /workspace && echo for years > /workspace/own.txt && chown -R 1234 /workspace"
+    try:
+        docker("run", "--name", container.name, "-u", "0", "mlhub-workspace", "sh", "-c", write)
+        command = volumes.unpack_command(container, "/workspace", volume, hub, "mlhub-workspace")
+        subprocess.run(["sh", "-c", command], check=True, timeout=60, stdin=subprocess.DEVNULL)
+        look = "cat /workspace/own.txt; stat -c %u /workspace /workspace/own.txt"
+        found = docker("run", "--rm", "-v", f"{volume}:/workspace", "mlhub-workspace", "sh", "-c", look)
+        assert found.split() == ["for", "years", "1234", "1234"]
+        assert volume in labelled("volume", hub)
+    finally:
+        docker("rm", "-f", container.name, check=False)
+        docker("volume", "rm", volume, check=False)
