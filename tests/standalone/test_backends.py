@@ -118,6 +118,17 @@ def test_a_mounted_socket_that_does_not_answer_ends_a_container(tmp_path: Path, 
     assert auto(Place(Engine(f"unix://{tmp_path}/none.sock"), in_container=True)).backend == PROCESS
 
 
+def test_containers_without_their_default_image_are_warned_of(server: ScriptedEngine) -> None:
+    choices = [
+        lambda: auto(Place(server.engine, in_container=True)).why,
+        lambda: auto(Place(server.engine, known=DOCKER)).why,
+        lambda: choose(DOCKER, Place(server.engine)).why,
+    ]
+    assert ["no image mlhub-workspace yet: a start has to fetch it" in why() for why in choices] == [True] * 3
+    server.images.add("mlhub-workspace")
+    assert ["mlhub-workspace" in why() for why in choices] == [False] * 3
+
+
 def test_an_instance_without_workspaces_is_free_to_change(data: DataDir, server: ScriptedEngine) -> None:
     environment = {"DOCKER_HOST": server.engine.url}
     first = plan(data, Asked(backend=AUTO), environment)

@@ -42,12 +42,11 @@ def choose(asked: str, place: Place) -> Choice:
     """Decide; LauncherError where what was asked for can't be had."""
     if asked == AUTO:
         return _choose(place)
-    if asked == DOCKER:
-        _require(place.engine)
+    why = "as asked for"
     if place.known not in {None, asked}:
         theirs = "containers" if place.known == DOCKER else "processes"
-        return Choice(asked, f"{_NAMES[asked]}, as asked for; what ran as {theirs} has its files there, and not here")
-    return Choice(asked, f"{_NAMES[asked]}, as asked for")
+        why += f"; what ran as {theirs} has its files there, and not here"
+    return _containers(place, why) if asked == DOCKER else Choice(asked, f"{_NAMES[asked]}, {why}")
 
 
 def policy_of_images(profiles: Path | None = None) -> "Policy":
@@ -79,12 +78,12 @@ _NAMES = {PROCESS: "workspaces run as processes", DOCKER: "workspaces run as con
 
 def _choose(place: Place) -> Choice:
     if place.known == DOCKER:
-        return Choice(DOCKER, f"{_NAMES[DOCKER]} (Docker {_require(place.engine)}), as they did before")
+        return _containers(place, "as they did before")
     if place.known == PROCESS:
         return Choice(PROCESS, f"{_NAMES[PROCESS]}, whose files are here (--backend docker begins anew)")
     if place.in_container and place.has_socket:
         # It was mounted for this: to run something else instead would only hide what is wrong with it.
-        return Choice(DOCKER, f"{_NAMES[DOCKER]} (Docker {_require(place.engine)})")
+        return _containers(place, "as there is an engine")
     return _by_what_is_there(place)
 
 
@@ -98,6 +97,15 @@ def _by_what_is_there(place: Place) -> Choice:
     except EngineAway as error:
         return Choice(PROCESS, f"{_NAMES[PROCESS]}: {error}")
     return Choice(DOCKER, f"{_NAMES[DOCKER]}: Docker {version} answers and has the image {image}")
+
+
+def _containers(place: Place, why: str) -> Choice:
+    """Whatever images are there: another one than the default may be all that people use, and a pull may bring it."""
+    version, image = _require(place.engine), default_image(place.profiles)
+    chosen = f"{_NAMES[DOCKER]}, {why} (Docker {version})"
+    if image is not None and not place.engine.has_image(image):
+        chosen += f"; there is no image {image} yet: a start has to fetch it, unless it is built (make images)"
+    return Choice(DOCKER, chosen)
 
 
 def _require(engine: Engine) -> str:
