@@ -8,6 +8,7 @@ import pytest
 
 from tests.hub.browser import browser_of
 from tests.hub.conftest import Stage
+from tests.hub.web import field_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -63,21 +64,58 @@ async def test_a_patch_is_held_to_the_same_rules(stage: Stage) -> None:
     assert stage.worker.spawns_of("ws-pia-test-x")[0].spec.cpu_limit == 3
 
 
-async def test_a_refused_link_keeps_what_was_there(stage: Stage) -> None:
+async def test_a_link_fills_in_the_form_and_neither_starts_nor_keeps_anything(stage: Stage) -> None:
     await stage.user("lin")
-    await stage.api("POST", "/users/lin/servers/x", {"cpu_limit": 2}, expect=202)
-    await stage.until_ready("lin", "x")
-    await stage.api("DELETE", "/users/lin/servers/x", expect=204)
+    await stage.api("PUT", "/users/lin/servers/x", {"user_options": {"cpu_limit": 2}}, expect=201)
+    link = "opt-cpu_limit=3&opt-mem_limit=512M&opt-env=A%3Db%3Dc%0AB%3D&opt-secret_env=S%3Dhush&cpu_limit=1"
     async with browser_of(stage) as browser:
-        answer = await browser.get("/hub/spawn/lin/x?opt-cpu_limit=99")
-        assert "cpu_limit: must be at most 4 cores" in answer.text, answer.text[:2000]
-        model = await stage.api("GET", "/users/lin/servers/x", expect=200)
-        assert model["user_options"] == {"cpu_limit": 2}
-        answer = await browser.get("/hub/spawn/lin/x?opt-cpu_limit=3&opt-env=A%3Db")
-        assert answer.status_code == 302
+        for path in ("spawn/lin/x", "spawn/lin", "new-workspace?user=lin&name=y"):
+            page = await browser.get(f"/hub/{path}{'&' if '?' in path else '?'}{link}")
+            assert page.status_code == 200, page.text
+            for field in ('id="cpu_limit" name="cpu_limit"', 'value="3"', 'value="0.5"', 'value="b=c"', 'value="hush"'):
+                assert field in page.text, (path, field)
+            assert "nothing is started or kept before you press a button" in page.text
+        moved = await browser.get(f"/hub/spawn/lin/y?{link}")
+        assert moved.headers["location"].startswith("/hub/new-workspace?user=lin&name=y&opt-cpu_limit=3&")
+        model = await stage.api("GET", "/users/lin?include_stopped_servers", expect=200)
+        assert {name: server["user_options"] for name, server in model["servers"].items() if name} == {
+            "x": {"cpu_limit": 2}
+        }
+        assert not [command for command in stage.worker.commands if command.workspace.user == "lin"]
+        # Only the button does, and what its address names counts no more than what its form says.
+        form = {"cpu_limit": "1", "_xsrf": browser.cookies["_xsrf"]}
+        assert (await browser.post(f"/hub/spawn/lin/x?{link}", data={"cpu_limit": "1"})).status_code == 403
+        answer = await browser.post(f"/hub/spawn/lin/x?{link}", data=form)
+        assert (answer.status_code, answer.headers["location"]) == (302, "/hub/spawn-pending/lin/x?cpu_limit=1")
     await stage.until_ready("lin", "x")
     spec = stage.worker.spawns_of("ws-lin-test-x")[-1].spec
-    assert (spec.cpu_limit, spec.env) == (3, {"A": "b"})
+    assert (spec.cpu_limit, spec.mem_limit, spec.env, spec.secret_env) == (1, 8 * 1024**3, {}, ())
+
+
+async def test_a_link_to_what_nobody_may_have_shows_where(stage: Stage) -> None:
+    await stage.user("luc")
+    link = "opt-cpu_limit=99&opt-env=JPY_X%3D1&opt-image=evil&opt-display_name=a%07b&opt-no_such=1&opt-update=true"
+    async with browser_of(stage) as browser:
+        answer = await browser.get(f"/hub/spawn/luc?{link}")
+    assert answer.status_code == 400
+    assert field_error(answer.text, "cpu_limit") == "Must be at most 4 cores."
+    assert field_error(answer.text, "env") == "JPY_X is set by the hub."
+    assert "At most 64 letters" in str(field_error(answer.text, "display_name"))
+    assert "The link asks for what there is not on this page: no_such, update." in answer.text
+    model = await stage.api("GET", "/users/luc?include_stopped_servers", expect=200)
+    assert model["servers"].get("", {}).get("user_options") is None
+    assert not stage.worker.spawns_of("ws-luc-test")
+
+
+async def test_a_link_of_what_is_not_there_says_so_and_one_to_what_runs_leads_there(stage: Stage) -> None:
+    await stage.user("liv")
+    async with browser_of(stage) as browser:
+        answer = await browser.get("/hub/spawn/liv?opt-image=evil&opt-cpu_limit=2")
+        assert "This backend runs no images." in answer.text
+        await stage.api("POST", "/users/liv/server", expect=202)
+        await stage.until_ready("liv")
+        answer = await browser.get("/hub/spawn/liv?opt-cpu_limit=2")
+        assert (answer.status_code, answer.headers["location"]) == (302, "/user/liv/")
 
 
 async def test_a_default_server_takes_the_same_options(stage: Stage) -> None:

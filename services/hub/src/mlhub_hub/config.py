@@ -6,7 +6,7 @@ from traitlets.config import Config
 
 from mlhub_hub import services
 from mlhub_hub.logs import log_request
-from mlhub_hub.options import apply_user_options, from_form
+from mlhub_hub.options import apply_user_options
 from mlhub_hub.pages.handlers import TEMPLATES
 from mlhub_hub.pages.security import CONTENT_SECURITY_POLICY
 from mlhub_hub.settings import HubSettings
@@ -89,11 +89,5 @@ def _spawner(c: Config, settings: HubSettings) -> None:
     spawner.consecutive_failure_limit = 0
     spawner.hub_connect_url = settings.workspace_api_url
     spawner.apply_user_options = apply_user_options
-    spawner.options_from_form = _form_reader(settings)
     if settings.backend != "process":
         spawner.environment = dict(_IMAGE_ENVIRONMENT)
-
-
-def _form_reader(settings: HubSettings) -> Any:
-    policy = settings.policy_of_backend()
-    return lambda form: from_form(form, policy)

@@ -19,9 +19,9 @@ from mlhub_shared.contracts.workspace import WorkspaceSpec
 from mlhub_shared.errors import Temporary
 
 Options = dict[str, Any]
-Form = dict[str, list[str]]
+MAX_TITLE = 64
+"""Characters of a display name."""
 
-_FORM_ONLY = {"_xsrf"}
 _ENVIRONMENTS = {"env", "secret_env"}
 
 
@@ -52,28 +52,14 @@ def title_of(options: Options) -> str | None:
     title = normalise_unicode(" ".join(str(given).split()))
     if not is_valid_display_name(title):
         raise OptionsError("display_name", "must be letters, digits, signs and single spaces")
+    if len(title) > MAX_TITLE:
+        raise OptionsError("display_name", f"must be at most {MAX_TITLE} characters")
     return str(title)
 
 
 def is_update(options: Options) -> bool:
     """Whether these options, which are valid, ask for the newest image."""
     return str(options.get("update", "")).strip().lower() in {"true", "1", "on", "t", "y", "yes"}
-
-
-def from_form(form: Form, policy: Policy) -> Options:
-    """The options of a form or a query: one field for each option, environments as lines of NAME=VALUE."""
-    options: Options = {}
-    for name, values in form.items():
-        if name in _FORM_ONLY or not values:
-            continue
-        if name in _ENVIRONMENTS:
-            options[name] = _environment(name, values[-1])
-        elif values[-1] != "":
-            options[name] = values[-1]
-    if "is_mount_volume" in options:
-        options["is_mount_volume"] = options["is_mount_volume"] in {"on", "true", "1"}
-    check(options, policy)
-    return options
 
 
 def hidden(options: Options) -> Options:
@@ -146,13 +132,3 @@ def with_values(options: Options, values: dict[str, str]) -> Options:
     if not isinstance(marks, dict):
         return options
     return options | {"secret_env": {name: values.get(name) for name in marks}}
-
-
-def _environment(name: str, text: str) -> dict[str, str]:
-    environment: dict[str, str] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        key, equals, value = line.partition("=")
-        if not equals:
-            raise web.HTTPError(400, f"{name}: each line must be NAME=VALUE")
-        environment[key.strip()] = value
-    return environment

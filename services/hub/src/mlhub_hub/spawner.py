@@ -136,9 +136,8 @@ class BusSpawner(Spawner):
         )
 
     async def get_options_form(self) -> str:
-        """Nothing, so that a link may start a workspace; but not with other options than those that were refused."""
-        query = self.handler.request.query_arguments if self.handler else {}
-        return "refused" if any(name.startswith("opt-") for name in query) else ""
+        """Nothing: our own page asks for options, and who may choose none starts at once."""
+        return ""
 
     def start_polling(self) -> None:
         """Poll now and then, but never for a spawn that was cancelled while it was being adopted."""

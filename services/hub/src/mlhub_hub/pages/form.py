@@ -19,7 +19,15 @@ _NOT_IN_THE_FORM = {"server_name": "form", "secret_env": "env"}
 
 _NO = {"", "false", "off", "0"}
 
-_SIZES = ("mem_limit", "shm_size")
+_ENVIRONMENTS = {"env": "plain", "secret_env": "secret"}
+"""What a link calls them, and the kind of their rows."""
+
+_IN_LINKS = {*SIMPLE_FIELDS, *_ENVIRONMENTS, "is_mount_volume", "display_name"}
+
+_OF_IMAGES = {"profile", "image", "shm_size", "is_mount_volume"}
+"""Fields that the form has only where workspaces are made from images."""
+
+_SIZES = {"mem_limit", "shm_size"}
 _BLANK_ROWS = 1
 
 Formdata = Mapping[str, Sequence[str]]
@@ -90,6 +98,25 @@ def options_from_form(formdata: Formdata) -> dict[str, Any]:
     return options
 
 
+def form_of_link(options: Mapping[str, str]) -> dict[str, list[str]]:
+    """The fields of the form for the options that a link names; environments stand there as lines of NAME=VALUE."""
+    formdata = {key: [value] for key, value in options.items() if key in _IN_LINKS - _ENVIRONMENTS.keys()}
+    for key in _SIZES & formdata.keys():
+        formdata[key] = [_as_gib(options[key])]
+    lines = [(kind, line) for key, kind in _ENVIRONMENTS.items() for line in options.get(key, "").splitlines()]
+    variables = [(kind, *line.strip().partition("=")) for kind, line in lines]
+    formdata["env_kind"] = [kind for kind, *_ in variables]
+    formdata["env_name"] = [name for _, name, *_ in variables]
+    formdata["env_value"] = [value for *_, value in variables]
+    return formdata
+
+
+def unknown_in_link(options: Mapping[str, str]) -> dict[str, str]:
+    """What to say of options in a link that the form doesn't have."""
+    names = ", ".join(name[:40] for name in sorted(options.keys() - _IN_LINKS))
+    return {"form": f"The link asks for what there is not on this page: {names}."} if names else {}
+
+
 def env_rows(formdata: Formdata) -> list[EnvRow]:
     """The variables that have a name."""
     names, values = formdata.get("env_name", ()), formdata.get("env_value", ())
@@ -128,9 +155,8 @@ def check(options: dict[str, Any], policy: Policy, others: Iterable[WorkspaceSpe
 def view_of_options(options: Mapping[str, Any], policy: Policy, largest: Largest = UNKNOWN) -> FormView:
     """The form filled in with the options that a workspace was last started with."""
     values = {key: str(options[key]) for key in SIMPLE_FIELDS if options.get(key) is not None}
-    for key in _SIZES:
-        if key in values:
-            values[key] = _as_gib(options[key])
+    for key in _SIZES & values.keys():
+        values[key] = _as_gib(options[key])
     env, secret = options.get("env"), options.get("secret_env")
     rows = [EnvRow(str(name), str(value)) for name, value in (env if isinstance(env, dict) else {}).items()]
     names = secret if isinstance(secret, dict) else {}
@@ -144,7 +170,11 @@ def view_of_form(formdata: Formdata, policy: Policy, errors: dict[str, str], lar
     values = {key: _first(formdata, key) for key in (*SIMPLE_FIELDS, "name", "display_name")}
     is_kept = (formdata.get("is_mount_volume") or ["true"])[-1] not in _NO
     view = _view(values, env_rows(formdata), policy, largest, is_mount_volume=is_kept)
-    return replace(view, errors=errors)
+    hidden = set() if policy.images_allowed else _OF_IMAGES & errors.keys()
+    shown = {key: sentence for key, sentence in errors.items() if key not in hidden}
+    if hidden:
+        shown["form"] = " ".join(errors[key] for key in sorted({"form"} & errors.keys() | hidden))
+    return replace(view, errors=shown)
 
 
 def _view(

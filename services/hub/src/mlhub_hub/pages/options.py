@@ -13,7 +13,16 @@ from mlhub_hub import options as checked
 from mlhub_hub.accepted import AcceptedSpawns
 from mlhub_hub.alone import alone
 from mlhub_hub.pages.base import PageHandler
-from mlhub_hub.pages.form import Formdata, FormView, check, options_from_form, view_of_form, view_of_options
+from mlhub_hub.pages.form import (
+    Formdata,
+    FormView,
+    check,
+    form_of_link,
+    options_from_form,
+    unknown_in_link,
+    view_of_form,
+    view_of_options,
+)
 from mlhub_hub.pages.room import Room, room_for
 from mlhub_hub.pages.workspaces import server_of
 from mlhub_hub.totals import others_up
@@ -26,8 +35,10 @@ NAME_RULE = (
     "Lower-case letters, digits and single dashes; begins with a letter, ends with a letter or digit; at most 30."
 )
 
-MAX_TITLE = 64
-"""Characters of a display name."""
+_LINKED = "opt-"
+"""How JupyterHub marks options in the query of a link."""
+
+_ONLY_ADMINS = "Only an administrator may change options here."
 
 _SAVE = "save"
 """What the button sends that keeps the options without starting."""
@@ -44,7 +55,26 @@ class _Asked:
 
 
 class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
-    """The form, sent to JupyterHub's own way to start a server."""
+    """The form, sent to JupyterHub's own way to start a server.
+
+    Links only fill it in: anybody can make somebody else's browser follow one.
+    """
+
+    @property
+    def linked(self) -> dict[str, str]:
+        """The options that the link to this page names."""
+        arguments = self.request.query_arguments.items()
+        return {
+            key.removeprefix(_LINKED): values[-1].decode("utf-8", "replace")
+            for key, values in arguments
+            if key.startswith(_LINKED)
+        }
+
+    def append_query_parameters(self, url: str, exclude: list[str] | None = None) -> str:
+        """Add this request's query to an address, without options: there may be secrets among them."""
+        options = [key for key in self.request.query_arguments if key.startswith(_LINKED)]
+        longer: str = super().append_query_parameters(url, [*(exclude or ["next"]), *options])
+        return longer
 
     def room(self, user: User, server: str) -> Room:
         """What there is for this workspace."""
@@ -58,12 +88,9 @@ class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
         title = server_of(user, server).display_name
         return replace(form, values=form.values | {"display_name": "" if title == server else title})
 
-    async def _show_form(self, user: User, form: FormView, *, server: str | None, status: int = 200) -> None:
-        self.set_status(status)
-        self.finish(await self._page(user, form, server=server))
-
-    async def _page(self, user: User, form: FormView, *, server: str | None) -> str:
-        page: str = await self.render_template(
+    async def _show_form(self, user: User, form: FormView, *, server: str | None, is_linked: bool = False) -> None:
+        self.set_status(400 if form.errors else 200)
+        await self.show(
             "spawn.html",
             form=form,
             owner=user,
@@ -73,24 +100,32 @@ class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
             taken=sorted(name for name in user.orm_spawners if name),
             name_pattern=NAME_PATTERN,
             name_rule=NAME_RULE,
-            max_title=MAX_TITLE,
+            max_title=checked.MAX_TITLE,
             room=self.room(user, server or ""),
             home_url=self.home_url(user),
+            is_linked=is_linked,
         )
-        return page
 
-    def _asked(self, user: User, server: str, *, is_start: bool) -> _Asked:
+    async def _show_link(self, user: User, *, server: str | None, names: dict[str, str]) -> None:
+        """The form as its link fills it in, with what would be refused; `names`: what else to put into it."""
+        formdata = {key: [value] for key, value in names.items()} | form_of_link(self.linked)
+        asked = self._asked(user, server or "", formdata, is_start=True)
+        errors = asked.errors | unknown_in_link(self.linked)
+        form = view_of_form(formdata, self.context.policy, errors, self.room(user, server or "").largest)
+        await self._show_form(user, form, server=server, is_linked=True)
+
+    def _sent(self) -> Formdata:
         arguments = self.request.body_arguments
-        formdata = {key: [value.decode("utf-8", "replace") for value in values] for key, values in arguments.items()}
-        options, title = options_from_form(formdata), self.form_value("display_name")
+        return {key: [value.decode("utf-8", "replace") for value in values] for key, values in arguments.items()}
+
+    def _asked(self, user: User, server: str, formdata: Formdata, *, is_start: bool) -> _Asked:
+        options, title = options_from_form(formdata), (formdata.get("display_name") or [""])[0]
         others = others_up(self.context, self.context.workspace(user.name, server)) if is_start else []
         errors = check(options, self.context.policy_now() if is_start else self.context.policy, others)
         try:
             title = checked.title_of({"display_name": title}) or server
         except OptionsError:
-            title = ""
-        if len(title) > MAX_TITLE or (not title and server):
-            errors["display_name"] = f"At most {MAX_TITLE} letters, digits, signs and single spaces."
+            errors["display_name"] = f"At most {checked.MAX_TITLE} letters, digits, signs and single spaces."
         return _Asked(formdata, options, title, errors)
 
     async def _do(self, user: User, server: str | None, asked: _Asked, action: Callable[[], Awaitable[None]]) -> None:
@@ -105,7 +140,7 @@ class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
                 return
         largest = self.room(user, server or "").largest
         form = view_of_form(asked.formdata, self.context.policy, errors, largest)
-        await self._show_form(user, form, server=server, status=400)
+        await self._show_form(user, form, server=server)
 
     async def _start(self, user: User, server: str, title: str, options: dict[str, Any]) -> None:
         async with alone(self.context, user.name, [server]):
@@ -122,28 +157,44 @@ class OptionsPage(_OptionsForm):
 
     @web.authenticated
     async def get(self, user_name: str | None = None, server_name: str = "") -> None:
-        """The form, filled in with what was used last; a link with options in its query starts at once."""
+        """The form, filled in with what was used last, or as the link says."""
         user = self._owner(user_name)
-        spawner = user.spawners.get(server_name) if server_name in user.spawners else None
-        asks_for_start = any(key.startswith("opt-") for key in self.request.query_arguments)
-        if server_name and server_name not in user.orm_spawners and not asks_for_start:
+        if server_name and server_name not in user.orm_spawners:
             # JupyterHub's links to make a named server lead here.
-            self.redirect(self.page_url("new-workspace", user=user.name, name=server_name))
+            options = {f"{_LINKED}{key}": value for key, value in self.linked.items()}
+            self.redirect(self.page_url("new-workspace", user=user.name, name=server_name, **options))
             return
-        if asks_for_start or (spawner is not None and spawner.active) or not self._may_change(user, server_name):
-            async with alone(self.context, user.name, [server_name]):
-                await self._get(user_name=user.name, server_name=server_name, display_name=server_name)
-            return
-        await self._show_form(user, self.filled(user, server_name), server=server_name)
+        spawner = user.spawners.get(server_name) if server_name in user.spawners else None
+        if spawner is not None and spawner.active:
+            pending_url = self._get_pending_url(user, server_name)
+            self.redirect(self.get_next_url(user, user.server_url(server_name)) if spawner.ready else pending_url)
+        elif not self._may_change(user, server_name):
+            await self._start_as_it_is(user, server_name)
+        elif self.linked:
+            title = self.filled(user, server_name).values["display_name"]
+            await self._show_link(user, server=server_name, names={"display_name": title})
+        else:
+            await self._show_form(user, self.filled(user, server_name), server=server_name)
+
+    async def _start_as_it_is(self, user: User, server: str) -> None:
+        """There is nothing to choose for its user, so the link to this page is JupyterHub's to start it."""
+        if self.linked:
+            raise web.HTTPError(403, _ONLY_ADMINS)
+        async with alone(self.context, user.name, [server]):
+            await self._get(user_name=user.name, server_name=server, display_name=server)
+
+    def _get_user_options(self, query_options: dict[str, list[str]]) -> dict[str, list[str]]:
+        """None of JupyterHub's options in a query, whatever they are called."""
+        return {}
 
     @web.authenticated
     async def post(self, user_name: str | None = None, server_name: str = "", display_name: str = "") -> None:
         """Keep these options, and start with them unless they are only to be kept."""
         user = self._owner(user_name)
         if not self._may_change(user, server_name):
-            raise web.HTTPError(403, "Only an administrator may change options here.")
+            raise web.HTTPError(403, _ONLY_ADMINS)
         is_start = self.form_value("then") != _SAVE
-        asked = self._asked(user, server_name, is_start=is_start)
+        asked = self._asked(user, server_name, self._sent(), is_start=is_start)
         if "display_name" not in asked.formdata:
             asked = replace(asked, title=server_of(user, server_name).display_name or server_name)
 
@@ -177,31 +228,26 @@ class OptionsPage(_OptionsForm):
             raise web.HTTPError(404, "There is no such workspace.")
         return self.rights_over(user).change_options
 
-    async def _render_form(
-        self, for_user: User, spawner_options_form: str, message: str | None = "", html_message: str | None = ""
-    ) -> str:
-        """What JupyterHub shows when it refuses the options of a link."""
-        server = self.path_args[1] if len(self.path_args) > 1 else ""
-        form = replace(self.filled(for_user, server), errors={"form": message or ""})
-        return await self._page(for_user, form, server=server)
-
 
 class NewWorkspacePage(_OptionsForm):
     """`/new-workspace[?user=]`: a named workspace that there isn't yet."""
 
     @web.authenticated
     async def get(self, *_: str) -> None:
-        """The empty form."""
+        """The form, empty or as the link says."""
         user = self._owner()
-        form = view_of_options({}, self.context.policy, self.room(user, "").largest)
         names = {key: self.get_query_argument(key, "") for key in ("name", "display_name")}
+        if self.linked:
+            await self._show_link(user, server=None, names=names)
+            return
+        form = view_of_options({}, self.context.policy, self.room(user, "").largest)
         await self._show_form(user, replace(form, values=form.values | names), server=None)
 
     @web.authenticated
     async def post(self, *_: str) -> None:
         """Make it and start it."""
         user, name = self._owner(), self.form_value("name")
-        asked = self._asked(user, name, is_start=True)
+        asked = self._asked(user, name, self._sent(), is_start=True)
         asked = replace(asked, errors=asked.errors | self._wrong_name(user, name))
 
         async def act() -> None:
