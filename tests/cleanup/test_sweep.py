@@ -14,6 +14,7 @@ from mlhub_cleanup.reports import Outcome, UsersReport
 from mlhub_cleanup.sweep import Sweep
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.commands import DeleteWorkspace, StopWorkspace
+from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import LIST_RESOURCES, ListResources, Resource, Resources
 from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
@@ -21,7 +22,7 @@ from mlhub_shared.runtime.clock import utc_now
 from tests.cleanup.conftest import Seen, Start, living, soon
 from tests.cleanup.scripted_hub import TOKEN, ScriptedHub
 from tests.support.makers import NOW, spawn, workspace
-from tests.support.waiting import until_async
+from tests.support.waiting import until, until_async
 
 
 @pytest.fixture
@@ -47,66 +48,93 @@ async def is_deleted(seen: Seen, value: WorkspaceRecord) -> bool:
     return isinstance(await seen.command(value), DeleteWorkspace)
 
 
-async def test_a_user_missing_twice_and_gone_for_sure_is_cleaned_up(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
+def deletion_of(user: str, *, at: datetime | None = None) -> Event:
+    return Event(kind=EventKind.USER_DELETED, user=user, requester="user:admin", at=at or utc_now())
+
+
+async def test_what_a_deleted_user_has_left_goes_at_once(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
     hub.users = ["a", "b", "c", "d", "e", "f", "g"]
     values = await house(seen, "a", "g", "gone")
-    first, _ = await sweep.once()
-    assert first.users == 7
+    for user in ("gone", "a", "somebody-else"):
+        await seen.bus.emit(deletion_of(user))
+    event = deletion_of("gone")
+    await seen.bus.emit(event)
+    report, _ = await sweep.once()
+    assert report.users == 7
     assert hub.pages_asked == [0, 3, 6]
-    assert outcomes(first) == {"gone": Outcome.WAITING}
-    assert hub.asked_about == []
-    second, _ = await sweep.once()
-    assert outcomes(second) == {"gone": Outcome.ASKED}
+    assert [(item.user, item.outcome, item.user_deleted_at) for item in report.workspaces] == [
+        ("gone", Outcome.ASKED, event.at)
+    ]
     assert hub.asked_about == ["gone"]
     assert [await is_deleted(seen, value) for value in values] == [False, False, True]
 
 
-async def test_a_user_who_came_back_in_between_starts_anew(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
-    hub.users = ["a"]
-    await house(seen, "a", "back")
+async def test_the_sweep_and_the_event_ask_for_the_same(seen: Seen, sweep: Sweep, start: Start) -> None:
+    [gone] = await house(seen, "gone")
+    await seen.bus.emit(deletion_of("gone"))
     await sweep.once()
-    hub.users = ["a", "back"]
-    assert outcomes((await sweep.once())[0]) == {}
-    hub.users = ["a"]
-    assert outcomes((await sweep.once())[0]) == {"back": Outcome.WAITING}
+    first = await seen.command(gone)
+    await start()
+    [marker] = await house(seen, "marker")
+    await seen.bus.emit(deletion_of("marker"))
+    await until_async(lambda: is_deleted(seen, marker))
+    assert await seen.command(gone) == first
+    assert outcomes((await sweep.once())[0])["gone"] is Outcome.ASKED
+    assert await seen.command(gone) == first
 
 
-async def test_a_user_who_was_only_not_listed_is_kept(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
+@pytest.mark.parametrize("users", [[], ["admin"], [f"u{number}" for number in range(20)]])
+async def test_a_sweep_never_deletes_because_a_list_lacks_a_name(
+    seen: Seen, sweep: Sweep, hub: ScriptedHub, users: list[str]
+) -> None:
+    hub.users = users
+    values = await house(seen, "alice", "bob", "ws-adopted")
+    for _ in range(3):
+        assert set(outcomes((await sweep.once())[0]).values()) == {Outcome.HELD}
+    assert hub.asked_about == []
+    assert not any([await is_deleted(seen, value) for value in values])
+
+
+async def test_a_held_workspace_goes_when_an_admin_says_so(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
+    hub.users = ["admin"]
+    kept, gone = await house(seen, "admin", "gone")
+    await sweep.once()
+    report = await sweep.users(dry_run=False, ordered_by="user:admin")
+    assert [(item.user, item.outcome, item.user_deleted_at) for item in report.workspaces] == [
+        ("gone", Outcome.ASKED, None)
+    ]
+    command = await seen.command(gone)
+    assert isinstance(command, DeleteWorkspace)
+    assert command.requester == "user:admin"
+    assert not await is_deleted(seen, kept)
+
+
+async def test_an_earlier_user_of_the_name_vouches_for_nothing_of_the_next(
+    seen: Seen, sweep: Sweep, hub: ScriptedHub
+) -> None:
+    left, newer = living("gone", "left", until=None), living("gone", "newer", until=None, requested_at=soon(5))
+    for value in (left, newer):
+        await seen.put(value)
+    await seen.bus.emit(deletion_of("gone"))
+    await asyncio.sleep(0.1)
+    report, _ = await sweep.once()
+    assert {item.server: item.outcome for item in report.workspaces} == {"left": Outcome.ASKED, "newer": Outcome.HELD}
+    assert not await is_deleted(seen, newer)
+    await seen.bus.emit(deletion_of("gone", at=soon(6)))
+    await sweep.once()
+    assert await is_deleted(seen, newer)
+
+
+async def test_a_deleted_user_who_is_there_again_keeps_everything(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
     hub.users = ["a", "hidden"]
     hub.unlisted = {"hidden"}
     _, hidden = await house(seen, "a", "hidden")
-    await sweep.once()
+    await seen.bus.emit(deletion_of("hidden"))
     assert outcomes((await sweep.once())[0]) == {"hidden": Outcome.KEPT}
-    assert outcomes(await sweep.users(dry_run=False)) == {"hidden": Outcome.KEPT}
+    assert outcomes(await sweep.users(dry_run=False, ordered_by="user:admin")) == {"hidden": Outcome.KEPT}
+    hub.unlisted = set()
+    assert outcomes((await sweep.once())[0]) == {}
     assert not await is_deleted(seen, hidden)
-
-
-async def test_a_user_with_another_name_is_not_taken_for_deleted(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
-    hub.users = ["a", "old"]
-    _, old, gone = await house(seen, "a", "old", "gone")
-    await sweep.once()
-    hub.users = ["a", "new"]
-    for _ in range(3):
-        report, _ = await sweep.once()
-        assert outcomes(report) == {"old": Outcome.HELD, "gone": Outcome.ASKED}
-    assert not await is_deleted(seen, old)
-    assert await is_deleted(seen, gone)
-    hub.users = ["a", "old"]
-    assert "old" not in outcomes((await sweep.once())[0])
-    hub.users = ["a"]
-    assert [outcomes((await sweep.once())[0])["old"] for _ in range(2)] == [Outcome.WAITING, Outcome.ASKED]
-
-
-async def test_a_user_with_another_name_is_cleaned_up_when_an_admin_says_so(
-    seen: Seen, sweep: Sweep, hub: ScriptedHub
-) -> None:
-    hub.users = ["old"]
-    [old] = await house(seen, "old")
-    await sweep.once()
-    hub.users = ["new"]
-    assert outcomes((await sweep.once())[0]) == {"old": Outcome.HELD}
-    assert outcomes(await sweep.users(dry_run=False)) == {"old": Outcome.ASKED}
-    assert await is_deleted(seen, old)
 
 
 def broken_pages() -> dict[str, object]:
@@ -131,17 +159,19 @@ async def test_a_broken_list_deletes_nothing(seen: Seen, sweep: Sweep, hub: Scri
     answer = broken_pages()[how]
     hub.break_page = lambda offset: answer() if offset == 3 else None  # type: ignore[operator]
     [_, gone] = await house(seen, "a", "gone")
+    await seen.bus.emit(deletion_of("gone"))
     for _ in range(3):
         report, _ = await sweep.once()
         assert report.problem is not None
         assert report.workspaces == []
-    assert (await sweep.users(dry_run=False)).problem is not None
+    assert (await sweep.users(dry_run=False, ordered_by="user:admin")).problem is not None
     assert not await is_deleted(seen, gone)
 
 
 @pytest.mark.parametrize("how", ["dead", "no token", "wrong token", "some users only"])
 async def test_a_hub_that_does_not_tell_deletes_nothing(bus: Bus, seen: Seen, hub: ScriptedHub, how: str) -> None:
     [gone] = await house(seen, "gone")
+    await seen.bus.emit(deletion_of("gone"))
     records, leases = bus.start_table(bus.workspaces), bus.start_table(bus.workers)
     await asyncio.gather(records.synced(), leases.synced())
     if how == "dead":
@@ -153,20 +183,8 @@ async def test_a_hub_that_does_not_tell_deletes_nothing(bus: Bus, seen: Seen, hu
         sweep = Sweep(bus, records, leases, Commands(bus, utc_now), api, utc_now)
         for _ in range(2):
             assert (await sweep.once())[0].problem is not None
-        assert (await sweep.users(dry_run=False)).problem is not None
+        assert (await sweep.users(dry_run=False, ordered_by="user:admin")).problem is not None
     assert not await is_deleted(seen, gone)
-
-
-async def test_another_database_is_not_taken_for_many_deletions(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
-    hub.users = ["admin"]
-    values = await house(seen, "admin", "u1", "u2", "u3", "u4")
-    for _ in range(3):
-        report, _ = await sweep.once()
-        assert set(outcomes(report).values()) == {Outcome.HELD}
-    assert not any([await is_deleted(seen, value) for value in values])
-    by_admin = await sweep.users(dry_run=False)
-    assert set(outcomes(by_admin).values()) == {Outcome.ASKED}
-    assert [await is_deleted(seen, value) for value in values] == [False, True, True, True, True]
 
 
 async def test_a_dry_run_does_nothing_and_counts_for_nothing(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
@@ -180,7 +198,7 @@ async def test_a_dry_run_does_nothing_and_counts_for_nothing(seen: Seen, sweep: 
     assert [(item.user, item.outcome) for item in expired.workspaces] == [("over", Outcome.FOUND)]
     assert await seen.command(gone) is None
     assert await seen.command(over) is None
-    assert outcomes((await sweep.once())[0])["gone"] is Outcome.WAITING
+    assert outcomes((await sweep.once())[0])["gone"] is Outcome.HELD
 
 
 async def test_a_workspace_that_was_spawned_meanwhile_is_kept(seen: Seen, sweep: Sweep, hub: ScriptedHub) -> None:
@@ -192,7 +210,7 @@ async def test_a_workspace_that_was_spawned_meanwhile_is_kept(seen: Seen, sweep:
         await seen.bus.send(spawn("gone", generation=generation), pool=gone.pool, node=gone.node)
 
     hub.meanwhile = spawned
-    report = await sweep.users(dry_run=False)
+    report = await sweep.users(dry_run=False, ordered_by="user:admin")
     assert outcomes(report) == {"gone": Outcome.KEPT}
     assert not await is_deleted(seen, gone)
 
@@ -234,9 +252,12 @@ async def test_what_has_no_record_is_reported_only(bus: Bus, seen: Seen, sweep: 
 
 async def test_the_service_sweeps_by_itself(seen: Seen, start: Start, hub: ScriptedHub) -> None:
     hub.users = ["a"]
-    _, gone = await house(seen, "a", "gone")
+    _, gone, held = await house(seen, "a", "gone", "held")
+    await seen.bus.emit(deletion_of("gone"))
     await start(hub_api_url=hub.url, interval_seconds=0.2)
     await until_async(lambda: is_deleted(seen, gone))
+    await until(lambda: len(hub.pages_asked) >= 3)
+    assert not await is_deleted(seen, held)
 
 
 async def test_sweeps_are_off_when_asked(seen: Seen, start: Start, hub: ScriptedHub) -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -15,6 +15,7 @@ import pytest
 
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.commands import DeleteWorkspace, StopWorkspace
+from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import EXTEND_WORKSPACE, ExtendWorkspace
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from mlhub_shared.errors import Permanent
@@ -58,6 +59,7 @@ async def door(nats_server: NatsServer, real_hub: RealHub, tmp_path: Path) -> As
         "MLHUB_CLEANUP_HUB_API_TOKEN": SERVICE_TOKEN,
         "MLHUB_CLEANUP_PUBLIC_URL": door.url,
         "CLEANUP_INTERVAL_SECONDS": "-1",
+        "MLHUB_KEEP_VOLUMES_DAYS": "7",
     }
     with (tmp_path / "cleanup.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -223,8 +225,26 @@ async def test_workspaces_of_missing_users_are_reported_then_deleted(door: Front
         assert await seen.command(gone) is None
         done = (await client.post("users")).json()
         assert [(item["workspace"], item["outcome"]) for item in done["workspaces"]] == [(gone.name, "asked")]
-    assert isinstance(await seen.command(gone), DeleteWorkspace)
+    command = await seen.command(gone)
+    assert isinstance(command, DeleteWorkspace)
+    assert command.requester == "service:runner"
     assert await seen.command(kept) is None
+
+
+async def test_the_page_says_what_nobody_has_deleted_and_what_is_kept(door: FrontDoor, seen: Seen) -> None:
+    warning = "nothing tells that they"
+    await put(seen, living("ghost", until=None))
+    at = datetime.now(UTC)
+    await seen.bus.emit(Event(kind=EventKind.USER_DELETED, user="ghost", requester="user:admin", at=at))
+    async with browser(door, "admin") as admin:
+        page = (await admin.get(f"{PREFIX}users")).text
+        assert f"{at:%Y-%m-%d %H:%M:%S} UTC" in page
+        assert warning not in page
+        assert re.search(r"kept for another\s+7 days", page)
+        await put(seen, living("stranger", until=None))
+        page = (await admin.get(f"{PREFIX}users")).text
+    assert warning in page
+    assert "not known" in page
 
 
 async def test_a_workspace_is_extended_by_its_worker(door: FrontDoor, bus: Bus, seen: Seen) -> None:

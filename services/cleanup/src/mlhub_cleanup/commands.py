@@ -8,6 +8,7 @@ from mlhub_cleanup.expiry import Action, derived_id, expires, expiry_event, stop
 from mlhub_cleanup.metrics import ASKED
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.commands import DeleteWorkspace, next_generation
+from mlhub_shared.contracts.events import Event
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.runtime.clock import Clock, microseconds
 
@@ -60,6 +61,16 @@ class Commands:
         log.info("workspace.deletion_asked", workspace=record.name, cause=cause, sent=sent)
         ASKED.labels(cause="deleted").inc()
         return sent
+
+    async def delete_for(self, event: Event, record: WorkspaceRecord, *, as_of: datetime) -> bool:
+        """Delete what a deleted user has left; the same command, whoever finds it and however often."""
+        return await self.delete(
+            record,
+            as_of=as_of,
+            cause=event.id,
+            requester=event.requester,
+            correlation_id=event.correlation_id,
+        )
 
     async def _is_last(self, command_id: str, record: WorkspaceRecord) -> bool:
         last = await self._bus.last_command(record.pool, record.name, record.node)

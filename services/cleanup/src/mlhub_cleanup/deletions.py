@@ -41,21 +41,20 @@ class Deletions:
             await self._records.synced(_SYNC)
         except TimeoutError as error:
             raise Temporary("the records are not there yet") from error
-        left = [record for record in self._records.values() if _is_left_behind(record, event)]
+        left = [record for record in self._records.values() if is_left_behind(record, event)]
         for record in left:
-            sent = await self._commands.delete(
-                record,
-                as_of=self._clock(),
-                cause=event.id,
-                requester=event.requester,
-                correlation_id=event.correlation_id,
-            )
-            if not sent:
+            if not await self._commands.delete_for(event, record, as_of=self._clock()):
                 raise Temporary("a newer command is there than the record tells of")
         log.info("user.cleaned_up", user=event.user, workspaces=len(left))
 
 
-def _is_left_behind(record: WorkspaceRecord, event: Event) -> bool:
+async def past_deletions(bus: Bus) -> dict[str, Event]:
+    """The last deletion of every user whom the audit stream says to be deleted; BusUnavailable without the bus."""
+    return {event.user: event async for event in bus.past_events(EventKind.USER_DELETED) if event.user is not None}
+
+
+def is_left_behind(record: WorkspaceRecord, event: Event) -> bool:
+    """Whether a workspace is one of those that the deleted user had."""
     # Somebody of the same name may have come since: the event is kept for ever and can arrive late.
     came_later = record.requested_at > event.at
     return record.workspace.user == event.user and record.wanted is not Wanted.DELETED and not came_later

@@ -1,5 +1,6 @@
 """What the clean-up found and did: the answers of its API."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
@@ -14,10 +15,8 @@ class Outcome(StrEnum):
 
     FOUND = "found"
     """Only looked at: a dry run."""
-    WAITING = "waiting"
-    """Found for the first time; done if the next sweep finds it again."""
     HELD = "held"
-    """Too much at once for a sweep, or of a user who may only have another name; an administrator has to say so."""
+    """The hub does not know its user, but nobody has said that he was deleted; an administrator has to say so."""
     ASKED = "asked"
     """Its worker is asked to stop or to delete it."""
     KEPT = "kept"
@@ -36,9 +35,11 @@ class Item(BaseModel):
     node: str | None
     expires_at: AwareDatetime | None
     outcome: Outcome
+    user_deleted_at: AwareDatetime | None = None
+    """When its user was deleted. None: not as far as anybody has said."""
 
     @classmethod
-    def of(cls, record: WorkspaceRecord, outcome: Outcome) -> Self:
+    def of(cls, record: WorkspaceRecord, outcome: Outcome, *, user_deleted_at: datetime | None = None) -> Self:
         """What is known of a workspace, and what became of it."""
         return cls(
             workspace=record.name,
@@ -48,6 +49,7 @@ class Item(BaseModel):
             node=record.node,
             expires_at=record.expires_at,
             outcome=outcome,
+            user_deleted_at=user_deleted_at,
         )
 
 

@@ -60,6 +60,9 @@ class CleanupSettings(CommonSettings):
     )
     """Between two sweeps for what the events missed. -1: no sweeps."""
 
+    keep_volumes_days: float = Field(default=0, ge=0, validation_alias="MLHUB_KEEP_VOLUMES_DAYS")
+    """How long the workers keep the volume of a deleted workspace, for the page to say. 0: it goes at once."""
+
     worker_lost_after: Duration = Field(default=timedelta(minutes=2), gt=timedelta(0))
     """How long a worker's lease is gone before that is an event, longer than a restart; seconds, or ISO 8601."""
 

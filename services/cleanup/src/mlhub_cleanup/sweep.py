@@ -1,17 +1,18 @@
 """Looks for what the events and timers missed. What it merely failed to see is never deleted."""
 
 import asyncio
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import structlog
 
 from mlhub_cleanup.commands import Commands
+from mlhub_cleanup.deletions import is_left_behind, past_deletions
 from mlhub_cleanup.expiry import REQUESTER, derived_id, is_overdue
 from mlhub_cleanup.hub_api import HubApi
 from mlhub_cleanup.metrics import SWEEPS, UNCLAIMED
 from mlhub_cleanup.reports import ExpiredReport, Item, Outcome, UsersReport
 from mlhub_shared.bus import Bus, Table
+from mlhub_shared.contracts.events import Event
 from mlhub_shared.contracts.message import new_id
 from mlhub_shared.contracts.queries import LIST_RESOURCES, ListResources, Resource, Resources
 from mlhub_shared.contracts.services import WorkerLease
@@ -24,12 +25,9 @@ log = structlog.get_logger(__name__)
 _FIRST = timedelta(minutes=1)
 """From the start of the service to its first sweep, if the interval is longer."""
 
-_FEW = 3
-"""So many owners may vanish between two sweeps without anybody wondering."""
-
 
 class Sweep:
-    """One look after the other; remembers between them whose owner was missing, and who might have another name now."""
+    """One look after the other; none remembers another."""
 
     def __init__(
         self,
@@ -42,10 +40,6 @@ class Sweep:
     ) -> None:
         self._bus, self._records, self._leases = bus, records, leases
         self._commands, self._hub, self._clock = commands, hub, clock
-        self._missing_before: set[str] = set()
-        self._known_before: set[str] = set()
-        self._perhaps_renamed: set[str] = set()
-        self._sweeping = asyncio.Lock()
 
     async def run(self, interval: timedelta) -> None:
         """Sweep for ever."""
@@ -56,9 +50,9 @@ class Sweep:
             await asyncio.sleep(interval.total_seconds())
 
     async def once(self) -> tuple[UsersReport, ExpiredReport]:
-        """One sweep as the interval makes it: deletes only what was missing the last time too."""
+        """One sweep as the interval makes it."""
         expired = await self.expired(dry_run=False)
-        users = await self.users(dry_run=False, cautious=True)
+        users = await self.users(dry_run=False)
         SWEEPS.labels(result="incomplete" if users.problem else "complete").inc()
         log.info("sweep.done", problem=users.problem, missing=_outcomes(users), expired=_outcomes(expired))
         return users, expired
@@ -73,71 +67,49 @@ class Sweep:
                 report.workspaces.append(Item.of(record, outcome))
         return report
 
-    async def users(self, *, dry_run: bool, cautious: bool = False) -> UsersReport:
+    async def users(self, *, dry_run: bool, ordered_by: str | None = None) -> UsersReport:
         """Workspaces whose user is gone; deleted unless it is a dry run.
 
-        `cautious`, as nobody is watching: not before two looks in a row, and never most of them at once.
+        `ordered_by` is whoever wants them all deleted. None: nobody is watching, and only what a deletion vouches for
+        goes. That the hub does not know a user is not enough: it may have lost its database, or have another one.
         """
-        async with self._sweeping:
-            report = UsersReport(dry_run=dry_run, at=self._clock())
-            # The records first: whoever comes while the users are listed is then in no danger.
-            owned = self._owned()
-            report.unclaimed, report.silent_nodes = await self._unclaimed()
-            try:
-                known = await self._hub.users()
-            except MLHubError as error:
-                report.problem = str(error)
-                return report
-            report.users = len(known)
+        report = UsersReport(dry_run=dry_run, at=self._clock())
+        # The records first: whoever comes while the users are listed is then in no danger.
+        owned = self._owned()
+        report.unclaimed, report.silent_nodes = await self._unclaimed()
+        try:
+            known = await self._hub.users()
             missing = owned.keys() - known
-            if cautious:
-                self._suspect(missing, known)
-            verdicts = self._verdicts(missing, owned.keys() - missing, dry_run=dry_run, cautious=cautious)
-            if cautious:
-                self._missing_before, self._known_before = missing, known
-            for user in sorted(missing):
-                outcome = verdicts.get(user) or await self._verified(user)
-                report.workspaces += [
-                    Item.of(record, outcome or await self._delete(record, report.at)) for record in owned[user]
-                ]
-            return report
-
-    def _suspect(self, missing: set[str], known: set[str]) -> None:
-        """A name that went while another came is perhaps the same user's; nothing tells the one from the other."""
-        self._perhaps_renamed &= missing
-        if self._known_before and known - self._known_before:
-            self._perhaps_renamed |= missing & self._known_before
-
-    def _verdicts(
-        self, missing: set[str], present: set[str], *, dry_run: bool, cautious: bool
-    ) -> Mapping[str, Outcome]:
-        if dry_run:
-            return dict.fromkeys(missing, Outcome.FOUND)
-        if not cautious:
-            return {}
-        # More likely another database than so many deletions that nobody was told of.
-        if len(missing) > max(_FEW, len(present)):
-            log.error("sweep.held", missing=len(missing), present=len(present))
-            return dict.fromkeys(missing, Outcome.HELD)
-        held = dict.fromkeys(self._perhaps_renamed, Outcome.HELD)
-        return dict.fromkeys(missing - self._missing_before, Outcome.WAITING) | held
-
-    async def _verified(self, user: str) -> Outcome | None:
-        try:
-            return None if await self._hub.is_gone(user) else Outcome.KEPT
+            deletions = await past_deletions(self._bus) if missing else {}
         except MLHubError as error:
-            log.warning("sweep.not_verified", user=user, error=str(error))
-            return Outcome.FAILED
+            report.problem = str(error)
+            return report
+        report.users = len(known)
+        for record in (record for user in sorted(missing) for record in owned[user]):
+            event = deletions.get(record.workspace.user)
+            voucher = event if event is not None and is_left_behind(record, event) else None
+            outcome = Outcome.FOUND if dry_run else await self._clean_up(record, voucher, report.at, ordered_by)
+            report.workspaces.append(Item.of(record, outcome, user_deleted_at=voucher.at if voucher else None))
+        return report
 
-    async def _delete(self, record: WorkspaceRecord, as_of: datetime) -> Outcome:
+    async def _clean_up(
+        self, record: WorkspaceRecord, voucher: Event | None, as_of: datetime, ordered_by: str | None
+    ) -> Outcome:
+        if voucher is None and ordered_by is None:
+            return Outcome.HELD
         try:
-            sent = await self._commands.delete(
-                record,
-                as_of=as_of,
-                cause=derived_id("sweep", record.generation),
-                requester=REQUESTER,
-                correlation_id=new_id(),
-            )
+            if not await self._hub.is_gone(record.workspace.user):
+                return Outcome.KEPT
+            if voucher is not None:
+                sent = await self._commands.delete_for(voucher, record, as_of=as_of)
+            else:
+                sent = await self._commands.delete(
+                    record,
+                    as_of=as_of,
+                    cause=derived_id("sweep", record.generation),
+                    requester=ordered_by or REQUESTER,
+                    correlation_id=new_id(),
+                )
         except MLHubError as error:
             log.warning("sweep.not_deleted", workspace=record.name, error=str(error))
             return Outcome.FAILED

@@ -29,6 +29,9 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
+Look = Callable[[Caller | None], Awaitable[Report]]
+"""Looks at all workspaces, and does what it finds to do for the caller; None: only looks."""
+
 
 class ExtendRequest(BaseModel):
     """Let a workspace live longer."""
@@ -54,6 +57,7 @@ class Web:
     ) -> None:
         self._bus, self._records, self._sweep, self._gate, self._clock = bus, records, sweep, gate, clock
         self._hub_prefix, self._prefix = settings.hub_prefix, settings.service_prefix
+        self._keep_volumes_days = settings.keep_volumes_days
         loader = jinja2.PackageLoader("mlhub_cleanup")
         self._template = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
 
@@ -97,25 +101,25 @@ class Web:
             expires_at=answer.expires_at,
         )
 
-    def _shown(self, name: str, look: Callable[[bool], Awaitable[Report]]) -> Callable[..., Awaitable[Response]]:
+    def _shown(self, name: str, look: Look) -> Callable[..., Awaitable[Response]]:
         async def show(request: Request) -> Response:
             caller = await self._gate.reader(request)
-            return self._answer(request, name, await look(True), caller)
+            return self._answer(request, name, await look(None), caller)
 
         return show
 
-    def _done(self, name: str, look: Callable[[bool], Awaitable[Report]]) -> Callable[..., Awaitable[Response]]:
+    def _done(self, name: str, look: Look) -> Callable[..., Awaitable[Response]]:
         async def do(request: Request) -> Response:
             caller = await self._gate.writer(request)
-            return self._answer(request, name, await look(False), caller)
+            return self._answer(request, name, await look(caller), caller)
 
         return do
 
-    async def _look_for_users(self, dry_run: bool) -> UsersReport:
-        return await self._sweep.users(dry_run=dry_run)
+    async def _look_for_users(self, by: Caller | None) -> UsersReport:
+        return await self._sweep.users(dry_run=by is None, ordered_by=by.name if by else None)
 
-    async def _look_for_expired(self, dry_run: bool) -> ExpiredReport:
-        return await self._sweep.expired(dry_run=dry_run)
+    async def _look_for_expired(self, by: Caller | None) -> ExpiredReport:
+        return await self._sweep.expired(dry_run=by is None)
 
     def _answer(self, request: Request, name: str, report: Report, caller: Caller) -> Response:
         status = 503 if report.problem else 200
@@ -128,6 +132,7 @@ class Web:
             hub_prefix=self._hub_prefix,
             form_token=caller.form_token,
             caller=caller.name,
+            keep_volumes_days=self._keep_volumes_days,
         )
         return HTMLResponse(page, status, headers=_HEADERS)
 

@@ -16,6 +16,8 @@ from traitlets import Instance
 from mlhub_hub import modes, options, services
 from mlhub_hub.auth import first_admin, key_projection
 from mlhub_hub.auth.authenticator import SignUpAuthenticator
+from mlhub_hub.auth.deleted_users import SETTINGS_KEY as DELETED_USERS
+from mlhub_hub.auth.deleted_users import DeletedUsers
 from mlhub_hub.auth.tables import create_tables
 from mlhub_hub.auth.user_changes import follow_users
 from mlhub_hub.config import jupyterhub_config, tornado_settings
@@ -107,6 +109,8 @@ class MLHub(JupyterHub):
         self.routes = RouteProjection(route_table)
         bus.run(self.routes.run())
         self.tornado_settings[key_projection.SETTINGS_KEY] = key_projection.project_ssh_keys(self.db, bus)
+        self.tornado_settings[DELETED_USERS] = deleted = DeletedUsers(self.db, bus)
+        bus.run(deleted.run())
         await super().init_users()
 
     async def init_role_assignment(self) -> None:

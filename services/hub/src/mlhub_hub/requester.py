@@ -4,7 +4,7 @@ from contextvars import ContextVar
 
 from jupyterhub.handlers import BaseHandler
 
-_REQUESTER: ContextVar[str] = ContextVar("requester", default="service:hub")
+_REQUESTER: ContextVar[str | None] = ContextVar("requester", default=None)
 
 
 def note_requester(handler: BaseHandler) -> None:
@@ -14,6 +14,11 @@ def note_requester(handler: BaseHandler) -> None:
 
 def requester() -> str:
     """For whom this is done; the hub itself where nobody asked."""
+    return _REQUESTER.get() or "service:hub"
+
+
+def asked_by() -> str | None:
+    """For whom this is done; None where nobody asked."""
     return _REQUESTER.get()
 
 
@@ -21,5 +26,5 @@ def requester_of(handler: BaseHandler) -> str:
     """Who makes this request."""
     user = handler.current_user
     if user is None:
-        return _REQUESTER.get()
+        return requester()
     return f"{'user' if getattr(user, 'kind', '') == 'user' else 'service'}:{user.name}"

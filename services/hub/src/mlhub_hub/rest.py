@@ -15,15 +15,13 @@ from mlhub_hub import modes, options
 from mlhub_hub.accepted import AcceptedSpawns
 from mlhub_hub.adoption import cancel_spawn
 from mlhub_hub.alone import alone, until_removed
+from mlhub_hub.auth import deleted_users
 from mlhub_hub.models import ProgressHandler, SelfHandler, UserListHandler, WorkspaceModels
 from mlhub_hub.nodes_api import node_handlers
-from mlhub_hub.requester import note_requester, requester
+from mlhub_hub.requester import note_requester
 from mlhub_hub.settings import Workspaces
-from mlhub_hub.spawner import kept_options
+from mlhub_hub.spawner import FOR_ONE_START, kept_options
 from mlhub_hub.totals import others_up
-from mlhub_shared.bus.backoff import Backoff
-from mlhub_shared.contracts.events import Event, EventKind
-from mlhub_shared.errors import MLHubError
 
 Body = dict[str, Any]
 
@@ -38,28 +36,23 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
     """Checks options before they are kept, stores secret values, and knows the three ways."""
 
     def get_server_json_body(self) -> Body:
-        """The body, with options that anybody may have, and whose secrets don't show in logs.
-
-        Nothing but `update` leaves the options as they are.
-        """
+        """The body, with options that anybody may have, and whose secrets don't show in logs."""
         body: Body = super().get_server_json_body()
         if body["user_options"] is None and (plain := {key: body[key] for key in body.keys() - _NOT_OPTIONS}):
             # JupyterHub would take a display name for the sign that these mean nothing.
             body["user_options"] = plain
-        given = body["user_options"]
-        if isinstance(given, dict):
-            options.check(given, self.mlhub.policy)
-            body["user_options"] = None if given.keys() == {"update"} else options.hidden(given)
-            body["is_update"] = options.is_update(given)
-        return body
+        wanted = self._wanted(body)
+        is_update = wanted is not None and options.is_update(wanted)
+        return body | {"display_name": None, "user_options": wanted, "is_update": is_update}
 
     def get_json_body(self) -> Any:
         """The body; JupyterHub logs the options of a PATCH as they stand in it."""
         body = super().get_json_body()
-        if self.request.method == "PATCH" and isinstance(body, dict) and isinstance(body.get("user_options"), dict):
-            options.check(body["user_options"], self.mlhub.policy)
-            return body | {"user_options": options.hidden(body["user_options"])}
-        return body
+        if self.request.method != "PATCH" or not isinstance(body, dict):
+            return body
+        if not isinstance(body.get("user_options", {}), dict) or (wanted := self._wanted(body)) is None:
+            return body
+        return {key: body[key] for key in body.keys() - _NOT_OPTIONS} | {"user_options": wanted}
 
     @needs_scope("start:servers")
     async def put(self, user_name: str, server_name: str = "") -> None:
@@ -92,7 +85,8 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
         new_name = body.get("name") if isinstance(body, dict) else None
         if new_name is not None:
             modes.check_rename(self.mlhub, self, user_name)
-        await super().patch(user_name, server_name)
+        async with alone(self.mlhub, user_name, {server_name, str(new_name or server_name)}):
+            await super().patch(user_name, server_name)
         await self._accept(user_name, server_name if new_name is None else new_name)
 
     @needs_scope("delete:servers")
@@ -110,9 +104,7 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
 
     def check_room(self, user_name: str, server_name: str, given: Body | None = None) -> None:
         """Refuse a start with options that this user can't have beside what he has: 400."""
-        user = self.find_user(user_name)
-        orm_spawner = user.orm_spawners.get(server_name) if user else None
-        wanted = given if given is not None else (orm_spawner.user_options if orm_spawner else None) or {}
+        wanted = given if given is not None else self._stored(user_name, server_name)
         others = others_up(self.mlhub, self.mlhub.workspace(user_name, server_name))
         options.check(wanted, self.mlhub.policy_now(), others)
 
@@ -130,18 +122,41 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
                 self.mlhub.updates.discard(name)
             raise
 
-    def _changes_options(self, user_name: str, server_name: str, given: Body | None) -> bool:
+    def _wanted(self, body: Body) -> Body | None:
+        """The options that a body asks for, which anybody may have; None: those there are.
+
+        A display name beside them is one of them: JupyterHub keeps that unchecked, and before a start is accepted.
+        """
+        given, title = body.get("user_options"), body.get("display_name")
+        if not isinstance(title, str | None):
+            raise web.HTTPError(400, "display_name must be a string")
+        if given is None and not title:
+            return None
+        asked: Body = (given or {}) | ({"display_name": title} if title else {})
+        options.check(asked, self.mlhub.policy)
+        if given != {} and (given or {}).keys() <= FOR_ONE_START:
+            user_name, server_name, *_ = [*self.path_args, ""]
+            asked = self._stored(user_name, server_name) | asked
+        return options.hidden(asked)
+
+    def _stored(self, user_name: str, server_name: str) -> Body:
+        orm_spawner = self._orm_spawner(user_name, server_name)
+        return dict((orm_spawner.user_options if orm_spawner else None) or {})
+
+    def _orm_spawner(self, user_name: str, server_name: str) -> Any:
         user = self.find_user(user_name)
-        orm_spawner = user.orm_spawners.get(server_name) if user else None
+        return user.orm_spawners.get(server_name) if user else None
+
+    def _changes_options(self, user_name: str, server_name: str, given: Body | None) -> bool:
+        orm_spawner = self._orm_spawner(user_name, server_name)
         if orm_spawner is None or given is None:
             return False
-        title = given.get("display_name") or orm_spawner.display_name
+        title = options.title_of(given) or orm_spawner.display_name
         before = (orm_spawner.user_options or {}, orm_spawner.display_name)
         return bool((kept_options(given), title) != before)
 
     async def _accept(self, user_name: str, server_name: str) -> None:
-        user = self.find_user(user_name)
-        orm_spawner = user.orm_spawners.get(server_name) if user else None
+        orm_spawner = self._orm_spawner(user_name, server_name)
         if orm_spawner is not None:
             await options.accept(self.mlhub, self.mlhub.workspace(user_name, server_name), orm_spawner)
 
@@ -160,7 +175,7 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
                 active = [spawner for spawner in user.spawners.values() if spawner.active]
                 await asyncio.gather(*(self._stop(spawner) for spawner in active))
             await super().delete(user_name)
-        self.mlhub.bus.run(self._tell_deleted(user_name, requester()))
+        self.settings[deleted_users.SETTINGS_KEY].wake()
 
     @needs_scope("admin:users")
     async def patch(self, user_name: str) -> None:
@@ -187,16 +202,7 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
         if names:
             message = f"{user.name} has workspaces, whose files belong to that name: delete them first."
             raise web.HTTPError(400, message)
-        unknown = web.HTTPError(
-            503, f"Nobody can say just now whether {user.name} has workspaces. Try again in a moment."
-        )
-        if not self.mlhub.workspaces.is_live:
-            raise unknown
-        try:
-            command = await self.mlhub.commands.last(self.mlhub.workspace(user.name, ""))
-        except MLHubError:
-            raise unknown from None
-        if command is not None:
+        if await self.mlhub.trace_of(self.mlhub.workspace(user.name, "")) is not None:
             raise web.HTTPError(409, f"A workspace of {user.name} is on its way. Try again in a moment.")
 
     async def _stop(self, spawner: Spawner) -> None:
@@ -210,17 +216,6 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
         except TimeoutError:
             message = f"The workspace {spawner.user.name}/{spawner.name} is still stopping. Try again in a moment."
             raise web.HTTPError(400, message) from None
-
-    async def _tell_deleted(self, user_name: str, by: str) -> None:
-        event = Event(kind=EventKind.USER_DELETED, user=user_name, requester=by)
-        backoff = Backoff(first=0.2, most=10)
-        while True:
-            try:
-                await self.mlhub.bus.emit(event)
-            except MLHubError:
-                await backoff.sleep()
-            else:
-                return
 
 
 def _is_workspace(orm_spawner: Any) -> bool:

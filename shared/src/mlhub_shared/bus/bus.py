@@ -21,7 +21,7 @@ from mlhub_shared.bus.provision import provision
 from mlhub_shared.bus.table import Table
 from mlhub_shared.bus.timers import Timers
 from mlhub_shared.contracts.commands import Command, decode_command
-from mlhub_shared.contracts.events import Event
+from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import Failure, Reply
 from mlhub_shared.contracts.services import ProxyActivity, ProxyState, Route, SshKey, WorkerLease
 from mlhub_shared.contracts.subjects import Subjects
@@ -129,6 +129,14 @@ class Bus:
                 finally:
                     if self.is_connected:
                         await subscription.unsubscribe()
+
+    async def past_events(self, kind: EventKind) -> AsyncGenerator[Event, None]:
+        """All events of a kind that concern no workspace, oldest first; BusUnavailable without the bus."""
+        subject, sequence = self.subjects.event(kind), 0
+        while (raw := await self.connection.following(self.subjects.events, subject, after=sequence)) is not None:
+            sequence = raw.sequence
+            if (event := _event(raw)) is not None:
+                yield event
 
     async def overhear(self, pool: str, node: str) -> AsyncGenerator[tuple[Command, int], None]:
         """What lies there for another node, the last command of each workspace, and on as they come.
@@ -317,7 +325,7 @@ async def _until(reconnected: asyncio.Event, subscription: Subscription) -> Asyn
             continue
 
 
-def _event(message: Msg) -> Event | None:
+def _event(message: Msg | Raw) -> Event | None:
     try:
         return Event.model_validate_json(message.data)
     except ValidationError:

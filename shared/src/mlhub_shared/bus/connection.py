@@ -189,6 +189,16 @@ class Connection:
             else:
                 return Raw(subject, message.data or b"", message.seq or 0, message.headers or {})
 
+    async def following(self, stream: str, subject: str, *, after: int) -> Raw | None:
+        """The first message of a subject behind that sequence, None if there is none; raises BusUnavailable."""
+        try:
+            message = await self.js.get_msg(stream, after + 1, subject, direct=True, next=True)
+        except nats.js.errors.NotFoundError:
+            return None
+        except OUTAGES as error:
+            raise BusUnavailable(f"the bus did not answer for {subject}") from error
+        return Raw(subject, message.data or b"", message.seq or 0, message.headers or {})
+
     async def purge(self, stream: str, subject: str, *, up_to: int | None = None) -> None:
         """Remove a subject's messages, those after sequence `up_to` excepted."""
         try:

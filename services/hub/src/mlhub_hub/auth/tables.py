@@ -100,6 +100,18 @@ class SshKeyRow(Base):
     added_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class DeletedUser(Base):
+    """A deletion that the bus does not know of yet: written in the same transaction, gone when it is told."""
+
+    __tablename__ = "mlhub_deleted_users"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """Of the event."""
+    user: Mapped[str] = mapped_column(String(255))
+    requester: Mapped[str] = mapped_column(String(300))
+    deleted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 def create_tables(engine: Engine) -> None:
     """Make what is missing; safe to repeat."""
     Base.metadata.create_all(engine)
