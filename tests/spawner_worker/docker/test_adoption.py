@@ -95,7 +95,7 @@ async def test_the_network_of_a_start_that_failed_early_goes_with_its_workspace(
     try:
         async with stand.backend(own_networks=True) as backend:
             with pytest.raises(BackendError):
-                await backend.prepare(job, stand.report)
+                await stand.run(backend, job)
 
             async def has_networks(wanted: int) -> bool:
                 return len(await stand.names("networks")) == wanted

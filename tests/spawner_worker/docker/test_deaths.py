@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from mlhub_shared.contracts.workspace import Reason
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.docker import labels
+from mlhub_spawner_worker.backends.docker.containers import Containers, Shown
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from tests.spawner_worker.docker.conftest import Stand
 from tests.support.docker_engine import ENGINE_URL, IMAGE
@@ -73,6 +75,29 @@ async def test_a_container_that_somebody_removes_is_dead(stand: Stand) -> None:
         await stand.docker.containers.container(job.name).delete(force=True)
         await asyncio.wait_for(waiting, SOON)
         assert await backend.stop(job.name, grace=AT_ONCE) == waiting.result().log_tail
+
+
+async def test_a_death_while_a_running_container_is_taken_up_is_seen(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, dead = stand.job(), asyncio.Event()
+    other = Stand(stand.docker, stand.hub, tmp_path / "other")
+    async with stand.backend() as first, other.backend() as second:
+        second.engine.events.on_event(lambda event: dead.set() if event.action == "die" else None)
+        await asyncio.wait_for(second.engine.events.connected.wait(), SOON)
+        find = Containers.find
+
+        async def find_and_kill(containers: Containers, container: str) -> Shown | None:
+            shown = await find(containers, container)
+            if container == job.name and shown is not None and shown.runs:
+                await stand.docker.containers.container(job.name).kill(signal="SIGKILL")
+                await asyncio.wait_for(dead.wait(), SOON)
+            return shown
+
+        await stand.run(first, job)
+        monkeypatch.setattr(Containers, "find", find_and_kill)
+        await second.start(job)
+        assert (await asyncio.wait_for(second.wait(job.name), SOON)).code == -9
 
 
 async def test_grace_is_given_and_ends(stand: Stand) -> None:

@@ -219,10 +219,7 @@ class DockerBackend:
             shown = await self._containers.find(made)
             if shown is None:
                 raise Temporary("the container was removed as soon as it was started")
-            life = self._lives.begin(life_of(shown))
-            if not shown.runs:
-                self._lives.settle_soon(life)
-            return life.running
+            return self._follow(shown)
 
     async def _make_room(self, job: Job) -> Running | None:
         """What holds the name: kept if it is this very start, ended if it is an older one."""
@@ -232,11 +229,21 @@ class DockerBackend:
         self._refuse_stranger(shown, job.name)
         if shown.runs and shown.running.generation == job.record.generation:
             life = self._lives.running(job.name)
-            if life is None or life.container != shown.id:
-                life = self._lives.begin(life_of(shown))
-            return life.running
+            if life is not None and life.container == shown.id:
+                return life.running
+            with self._lives.expecting(shown.id):
+                # Once more: nobody was told of a death since the first look.
+                again = await self._containers.find(shown.id)
+                return self._follow(again) if again is not None else None
         await self._end(shown, timedelta(0))
         return None
+
+    def _follow(self, shown: Shown) -> Running:
+        """What it runs as; its end, which may have come already, will be known."""
+        life = self._lives.begin(life_of(shown))
+        if not shown.runs:
+            self._lives.settle_soon(life)
+        return life.running
 
     async def _stop(self, name: str, grace: timedelta) -> str:
         shown = await self._containers.find(name)
