@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mlhub_spawner_worker.settings import SpawnerWorkerSettings
+from mlhub_standalone.earlier import OLD
 from tests.support.compose import COMPOSE_COMMANDS, IMAGES, ROOT, SERVICES
 
 COMMANDS = [
@@ -84,6 +86,62 @@ def test_what_a_person_sets_arrives_by_environment_and_by_file(command: tuple[st
 def test_what_nobody_set_is_not_there(command: tuple[str, ...]) -> None:
     hub = read(command)["services"]["hub"]["environment"]
     assert [hub.get(name) for name in ("MLHUB_API_TOKEN", "MLHUB_ADMIN_PASSWORD", "MLHUB_MAX_CPU")] == [None] * 3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_variable_of_the_first_ml_hub_is_honoured_or_reaches_who_answers_it(command: tuple[str, ...]) -> None:
+    services = read(command, ROOT, **{name: "7" for name in OLD if name != "HUB_NAME"})["services"]
+    answered = {name for name, value in services["secrets"]["environment"].items() if value == "7"}
+    honoured = {"HUB_NAME", "CLEANUP_INTERVAL_SECONDS", "DEFAULT_WORKSPACE_PORT"}
+    assert answered == OLD.keys() - honoured
+    assert services["cleanup"]["environment"]["CLEANUP_INTERVAL_SECONDS"] == "7"
+    assert {services[name]["environment"]["DEFAULT_WORKSPACE_PORT"] for name in ("hub", "spawner-worker")} == {"7"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_whatever_decides_how_workspaces_run_can_be_set(command: tuple[str, ...]) -> None:
+    known = {f"MLHUB_SPAWNER_WORKER_{name.upper()}" for name in SpawnerWorkerSettings.model_fields}
+    wanted = {
+        name for name in known if name.endswith(("_CAPACITY", "_TIMEOUT", "_GRACE", "_LOGINS", "_IMAGE", "_PULL"))
+    }
+    its_own = {"MLHUB_SPAWNER_WORKER_STOP_TIMEOUT", "MLHUB_SPAWNER_WORKER_DEFAULT_IMAGE"}
+    worker = read(command, ROOT, **dict.fromkeys(wanted, "7"))["services"]["spawner-worker"]["environment"]
+    assert {name for name in wanted if worker.get(name) != "7"} == its_own
+    assert {name for name in worker if name.startswith("MLHUB_SPAWNER_WORKER_")} <= known
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_secrets_are_taken_from_files_by_the_one_that_hands_them_out(command: tuple[str, ...], tmp_path: Path) -> None:
+    services = read(command, MLHUB_SECRETS_DIR=str(tmp_path))["services"]
+    assert [name for name, service in services.items() if str(tmp_path) in str(service)] == ["secrets"]
+    assert services["secrets"]["environment"]["MLHUB_SECRETS_DIR"] == "/given"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("person", "known"),
+    [
+        ({"MLHUB_PUBLIC_HOST": "hub.example", "MLHUB_PORT": "9000"}, "http://hub.example:9000"),
+        ({"MLHUB_HUB_PUBLIC_URL": "https://hub.example"}, "https://hub.example"),
+    ],
+)
+def test_the_services_know_the_address_that_people_type(
+    command: tuple[str, ...], person: dict[str, str], known: str, tmp_path: Path
+) -> None:
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$*" "$MLHUB_HUB_PUBLIC_URL" "$MLHUB_CLEANUP_PUBLIC_URL"\n')
+    (tmp_path / "python").chmod(0o755)
+    services = read(command, ROOT, **person)["services"]
+    for name in ("hub", "cleanup"):
+        passed = {variable: value for variable, value in services[name]["environment"].items() if value is not None}
+        start = subprocess.run(
+            ["/bin/sh", str(ROOT / "compose/start")],
+            env=passed | {"MLHUB_SERVICE": name, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        assert start.stdout.split() == ["-m", f"mlhub_{name}", known, known]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,7 +11,7 @@ from tests.deploy.test_compose_file import COMMANDS
 from tests.support.compose import ROOT, SERVICES
 
 FIRST, SECOND = "10.0.0.1", "10.0.0.2"
-POLICY = ("MLHUB_MAX_", "MLHUB_DEFAULT_", "MLHUB_USER_", "MLHUB_IMAGES", "MLHUB_PROFILES", "MLHUB_KEEP_")
+POLICY = ("MLHUB_MAX_", "MLHUB_DEFAULT_", "DEFAULT_", "MLHUB_USER_", "MLHUB_IMAGES", "MLHUB_PROFILES", "MLHUB_KEEP_")
 
 
 def read(command: tuple[str, ...], *files: str, **variables: str) -> dict[str, Any]:
@@ -56,6 +56,8 @@ def test_a_worker_alone_knows_the_policy_that_the_first_host_knows(command: tupl
     with_all = yaml.safe_load((ROOT / "compose/worker.yaml").read_text())["services"]["spawner-worker"]["environment"]
     policy = yaml.safe_load((ROOT / "compose.yaml").read_text())["x-policy"]
     assert {name for name in with_all if name.startswith(POLICY)} == set(policy)
+    here = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["spawner-worker"]["environment"]
+    assert {name for name, value in here.items() if value is None} <= set(with_all)
     assert worker["environment"]["MLHUB_SPAWNER_WORKER_PUBLISH_TO"] == FIRST
     assert worker["environment"]["MLHUB_SPAWNER_WORKER_ATTACH_HOST"] == SECOND
     assert worker["network_mode"] == "host"

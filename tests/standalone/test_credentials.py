@@ -80,12 +80,14 @@ def test_a_given_secret_reaches_the_hub_alone_and_goes_when_it_is_taken_away(dat
     (folder / "mlhub_admin_password").write_text("of the admin\n")
     (folder / "MLHUB_NATS_PASSWORD").write_text("of another bus")
     credentials.make(data)
-    credentials.take_given(data, folder)
+    (folder / "MLHUB_HUB_DATABASE_URL").write_text("postgresql://hub:secret@db/hub")
+    credentials.take_given(data, {"MLHUB_SECRETS_DIR": str(folder)})
     holders = [service for service, names in files(data).items() if "MLHUB_ADMIN_PASSWORD" in names]
     assert holders == ["hub"]
+    assert (data.secrets("hub") / "MLHUB_HUB_DATABASE_URL").is_file()
     copy = data.secrets("hub") / "MLHUB_ADMIN_PASSWORD"
     assert copy.read_text() == "of the admin"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert credentials.nats_password(data) != "of another bus"
-    credentials.take_given(data, None)
+    credentials.take_given(data, {})
     assert not copy.exists()

@@ -170,12 +170,12 @@ def test_little_of_the_persons_environment_is_passed_on(service: str, instance: 
     person = {
         "HOME": "/home/me", "LC_ALL": "C.UTF-8", "SSL_CERT_FILE": "/ca", "CLEANUP_INTERVAL_SECONDS": "60",
         "AWS_SECRET_ACCESS_KEY": "x", "HTTP_PROXY": "http://proxy", "PYTHONPATH": "/x", "MLHUB_MAX_CPU": "2",
-        "MLHUB_ADMIN_PASSWORD": "admins", "MLHUB_API_TOKEN": "token",
+        "MLHUB_ADMIN_PASSWORD": "admins", "MLHUB_API_TOKEN": "token", "MLHUB_HUB_DATABASE_URL": "postgresql://u:p@db/h",
     }  # fmt: skip
     passed = environment_of(service, instance, secrets, person)
     kept = {"HOME", "LC_ALL", "SSL_CERT_FILE", "CLEANUP_INTERVAL_SECONDS", "MLHUB_MAX_CPU"}
-    for_the_hub = {"MLHUB_ADMIN_PASSWORD", "MLHUB_API_TOKEN"} if service == "hub" else set()
-    assert {name for name in person if name in passed} == kept | for_the_hub
+    for_the_hub = {"MLHUB_ADMIN_PASSWORD", "MLHUB_API_TOKEN", "MLHUB_HUB_DATABASE_URL"}
+    assert {name for name in person if name in passed} == kept | (for_the_hub if service == "hub" else set())
 
 
 def test_what_the_person_sets_on_purpose_wins_and_is_told(instance: Instance, secrets: Credentials) -> None:

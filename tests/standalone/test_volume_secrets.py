@@ -28,7 +28,7 @@ def content(data: DataDir) -> dict[str, str]:
 
 
 def test_each_service_finds_what_it_needs_and_no_more(volumes: DataDir) -> None:
-    fill(volumes, owner=os.getuid())
+    fill(volumes, owner=os.getuid(), person={})
     found = content(volumes)
     assert {name for name in found if name.startswith("cleanup/")} == {
         "cleanup/MLHUB_NATS_PASSWORD",
@@ -46,15 +46,48 @@ def test_each_service_finds_what_it_needs_and_no_more(volumes: DataDir) -> None:
 
 
 def test_another_run_changes_nothing_and_a_lost_volume_comes_back(volumes: DataDir) -> None:
-    fill(volumes, owner=os.getuid())
+    fill(volumes, owner=os.getuid(), person={})
     before = content(volumes)
-    fill(volumes, owner=os.getuid())
+    fill(volumes, owner=os.getuid(), person={})
     assert content(volumes) == before
     for service in ("hub", "nats"):
         shutil.rmtree(volumes.secrets(service))
         volumes.secrets(service).mkdir()
-        fill(volumes, owner=os.getuid())
+        fill(volumes, owner=os.getuid(), person={})
         assert content(volumes) == before
+
+
+def run(volumes: DataDir, **person: str) -> "subprocess.CompletedProcess[str]":
+    """As the container does."""
+    command = [sys.executable, "-m", "mlhub_standalone.volume_secrets", str(volumes.root), "--owner", str(os.getuid())]
+    return subprocess.run(command, env=person, capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_what_the_person_keeps_in_files_reaches_the_hub_alone(volumes: DataDir, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "MLHUB_ADMIN_PASSWORD").write_text("of the admin\n")
+    assert run(volumes, MLHUB_SECRETS_DIR=str(given)).returncode == 0
+    assert [name for name, text in content(volumes).items() if text == "of the admin"] == ["hub/MLHUB_ADMIN_PASSWORD"]
+    assert stat.S_IMODE((volumes.secrets("hub") / "MLHUB_ADMIN_PASSWORD").stat().st_mode) == 0o400
+    (given / "MLHUB_ADMIN_PASSWORD").unlink()
+    assert run(volumes, MLHUB_SECRETS_DIR=str(given)).returncode == 0
+    assert "hub/MLHUB_ADMIN_PASSWORD" not in content(volumes)
+
+
+def test_what_would_be_dangerous_to_ignore_ends_the_start_of_a_deployment(volumes: DataDir) -> None:
+    refused = run(volumes, SSL_ENABLED="true")
+    assert refused.returncode == 1
+    assert "SSL_ENABLED=true: this version speaks no HTTPS itself" in refused.stderr
+    assert content(volumes) == {}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_other_old_variables_are_answered_in_its_log(volumes: DataDir) -> None:
+    told = run(volumes, SSL_ENABLED="true", MLHUB_HUB_PUBLIC_URL="https://hub.example", START_CHP="true")
+    assert told.returncode == 0
+    assert [line.partition(":")[0] for line in told.stdout.splitlines()] == ["SSL_ENABLED=true", "START_CHP=true"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")

@@ -1,6 +1,7 @@
 """Secrets made at the first start and kept: each service finds those it needs, and no others, as files of its own."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ READERS = {
 }
 """Which service reads which secret. The file is named like the variable that would set it."""
 
-GIVEN = {"MLHUB_ADMIN_PASSWORD": ("hub",), "MLHUB_API_TOKEN": ("hub",)}
+GIVEN = {"MLHUB_ADMIN_PASSWORD": ("hub",), "MLHUB_API_TOKEN": ("hub",), "MLHUB_HUB_DATABASE_URL": ("hub",)}
 """Secrets that are not made here but may be given, as files in the folder `MLHUB_SECRETS_DIR`, with their readers."""
 
 
@@ -57,8 +58,10 @@ def make(data: DataDir) -> Credentials:
     )
 
 
-def take_given(data: DataDir, folder: Path | None) -> None:
+def take_given(data: DataDir, person: Mapping[str, str]) -> None:
     """Hand on what the person keeps as files in a folder; what is not there any more is given to nobody."""
+    named = person.get("MLHUB_SECRETS_DIR")
+    folder = Path(named) if named else None
     files = {file.name.upper(): file for file in folder.iterdir()} if folder and folder.is_dir() else {}
     for variable, readers in GIVEN.items():
         for reader in readers:

@@ -55,7 +55,7 @@ def _execution_mode(value: str, _environment: Mapping[str, str]) -> Answer:
         # `local` was the engine of this machine; without one, nothing ran.
         return Answer(backend="docker" if value == "docker" else "")
     if value == "k8s":
-        return Answer(refusal="one container can't be a hub for Kubernetes: deploy its services there, each by itself")
+        return Answer(refusal="this is a hub for one machine: on Kubernetes, deploy its services each by itself")
     return Answer(refusal="there are local and docker; the option --backend takes process, docker, or auto")
 
 
@@ -70,7 +70,7 @@ def _ssl(value: str, environment: Mapping[str, str]) -> Answer:
     )
 
 
-_ALL_OR_NOTHING = "all parts run here together; to run them apart, use compose.yaml"
+_ALL_OR_NOTHING = "not used: all parts run; by compose.yaml, each is a service of its own"
 _KEYS = "users add their own keys at /hub/ssh-keys, and reach their own workspaces only"
 
 OLD: dict[str, Callable[[str, Mapping[str, str]], Answer]] = {
@@ -79,7 +79,9 @@ OLD: dict[str, Callable[[str, Mapping[str, str]], Answer]] = {
     "DEFAULT_WORKSPACE_PORT": _honoured,
     "EXECUTION_MODE": _execution_mode,
     "SSL_ENABLED": _ssl,
-    "START_SSH": _told_unless("true", "SSH has a port of its own: where nobody shall come in by it, don't publish it"),
+    "START_SSH": _told_unless(
+        "true", "SSH has a port of its own: where nobody shall come in by it, don't publish it"
+    ),
     "START_NGINX": _told_unless("true", _ALL_OR_NOTHING),
     "START_JHUB": _told_unless("true", _ALL_OR_NOTHING),
     "START_CHP": _told_unless("false", "HAProxy has taken the place of configurable-http-proxy, and always runs"),
@@ -100,7 +102,7 @@ OLD: dict[str, Callable[[str, Mapping[str, str]], Answer]] = {
         "true", "the clean-up ends what has expired, and always runs; CLEANUP_INTERVAL_SECONDS=-1 ends its sweeps"
     ),
     "DATA_VOLUME_CONTAINER": _told(
-        "not used: MLHUB_STANDALONE_DATA_DIR, or the option --data-dir, says where data lie"
+        "not used: MLHUB_STANDALONE_DATA_DIR, or the option --data-dir, says where data lie; compose has volumes"
     ),
     "HUB_VERSION": _told("not used: an image's tag says which version it is"),
 }

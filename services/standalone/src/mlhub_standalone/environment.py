@@ -27,6 +27,7 @@ _OURS = (_BUS, "MLHUB_SECRETS_DIR", MARK)
 _FOR_ONE = {
     "MLHUB_ADMIN_PASSWORD": {"hub"},
     "MLHUB_API_TOKEN": {"hub"},
+    "MLHUB_HUB_DATABASE_URL": {"hub"},
     "MLHUB_CLEANUP_HUB_API_TOKEN": {"hub", "cleanup"},
     "MLHUB_SSH_GATEWAY_HUB_API_TOKEN": {"hub", "ssh-gateway"},
 }

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mlhub_shared.runtime import configuration
@@ -68,8 +67,7 @@ class Launcher:
         require_free(self._instance.ssh_port, self._instance.host, "--ssh-port")
         keep(self._instance)
         secrets = credentials.make(self._instance.data)
-        given = self._person.get("MLHUB_SECRETS_DIR")
-        credentials.take_given(self._instance.data, Path(given) if given else None)
+        credentials.take_given(self._instance.data, self._person)
         say(f"  {self._instance.why_backend}")
         for remark in remarks(self._instance, secrets, self._person):
             say(f"  {remark}")

@@ -4,15 +4,22 @@
 
 Below ROOT/secrets every service has a volume of its own, mounted here and in that service alone. Another run changes
 nothing; a volume that was lost is filled anew from the others. Runs as root, and leaves each file to its reader.
+
+It is the first to run, so it also answers the variables of the first ML Hub: by lines in its log, or by no start.
 """
 
 import argparse
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from mlhub_standalone import credentials, nats_config
+from mlhub_standalone import credentials, earlier, nats_config
+from mlhub_standalone.console import say
 from mlhub_standalone.credentials import Credentials
 from mlhub_standalone.data_dir import DataDir, write_private
+from mlhub_standalone.errors import LauncherError
+from mlhub_standalone.settings import user_environment
 
 NATS_PORT = 4222
 STORE = Path("/data")
@@ -25,9 +32,10 @@ _READ_BY_ROOT = frozenset({"spawner-worker"})
 """Whoever uses the engine's socket."""
 
 
-def fill(data: DataDir, *, owner: int) -> None:
-    """Make what is missing, and leave it to the services' user."""
+def fill(data: DataDir, *, owner: int, person: Mapping[str, str]) -> None:
+    """Make what is missing, take what the person gives, and leave it to the services' user."""
     made = credentials.make(data)
+    credentials.take_given(data, person)
     for path, text in _files(data, made).items():
         if not path.is_file() or path.read_text() != text:
             write_private(path, text)
@@ -66,8 +74,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mlhub_standalone.volume_secrets")
     parser.add_argument("root", type=Path)
     parser.add_argument("--owner", type=int, required=True, help="user id of the services")
-    options = parser.parse_args()
-    fill(DataDir(options.root), owner=options.owner)
+    options, person = parser.parse_args(), user_environment()
+    try:
+        for remark in earlier.answer(person).remarks:
+            say(remark)
+    except LauncherError as error:
+        sys.exit(f"mlhub: {error}")
+    fill(DataDir(options.root), owner=options.owner, person=person)
 
 
 if __name__ == "__main__":
