@@ -232,11 +232,9 @@ async def test_a_name_that_a_stranger_s_container_has_is_left_alone_and_told(sta
     try:
         async with stand.backend() as backend:
             with pytest.raises(BackendError, match="this hub has not made"):
-                await backend.prepare(job, stand.report)
-            bare = stand.job(is_mount_volume=False)
-            await backend.prepare(bare, stand.report)
+                await stand.run(backend, job)
             with pytest.raises(BackendError, match="this hub has not made"):
-                await backend.start(bare)
+                await stand.run(backend, stand.job(is_mount_volume=False))
             await backend.stop(job.name, grace=AT_ONCE)
             await backend.erase(job.name)
         assert (await stranger.show())["Id"] == stranger.id
@@ -250,7 +248,7 @@ async def test_a_container_of_the_first_hub_gets_no_empty_volume_beside_it(stand
     await stand.docker.containers.create(body, name=job.name)
     async with stand.backend() as backend:
         with pytest.raises(BackendError, match="of the first ML Hub"):
-            await backend.prepare(job, stand.report)
+            await stand.run(backend, job)
         await backend.stop(job.name, grace=AT_ONCE)
         assert await stand.names("volumes") == set()
     assert await stand.names("containers") == {job.name}

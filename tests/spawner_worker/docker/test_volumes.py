@@ -131,7 +131,7 @@ async def test_a_volume_that_the_hub_has_not_made_is_not_mounted(stand: Stand) -
     try:
         async with stand.backend() as backend:
             with pytest.raises(BackendError, match="has not made"):
-                await backend.prepare(job, stand.report)
+                await stand.run(backend, job)
             await backend.erase(job.name)
         assert (await stranger.show())["Name"] == job.name
     finally:

@@ -117,7 +117,7 @@ class Backend(Protocol):
         """Everything that runs or is kept here."""
 
     async def prepare(self, job: Job, report: Report) -> None:
-        """Make what the start needs: directories, image, network, volume."""
+        """Have what can be had before the start: an image that must be fetched, directories."""
 
     async def start(self, job: Job) -> Running:
         """Start it, at most once: what runs under the same generation is returned, under another one is ended first."""

@@ -24,7 +24,7 @@ from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import Taken
 from mlhub_spawner_worker.backends.docker.exec import ContainerEntry
 from mlhub_spawner_worker.backends.docker.gate import Gate
-from mlhub_spawner_worker.backends.docker.images import Image, Images
+from mlhub_spawner_worker.backends.docker.images import Images
 from mlhub_spawner_worker.backends.docker.inventory import resources
 from mlhub_spawner_worker.backends.docker.lives import Lives
 from mlhub_spawner_worker.backends.docker.networks import UserNetworks
@@ -126,17 +126,15 @@ class DockerBackend:
         return found
 
     async def prepare(self, job: Job, report: Report) -> None:
-        """Have the image, the volume and the network."""
-        image, user = self._image_name(job), job.record.workspace.user
-        await self._images.ensure(image, update=job.record.spec.update, report=report)
-        await report(96, "Making its network" + (" and volume" if job.record.spec.is_mount_volume else ""))
-        async with self._gate.turn(has_begun=False):
-            await self._alone(job.name, lambda: self._prepare(job, user))
+        """Have the image, and keep the record."""
+        await self._images.ensure(self._image_name(job), update=job.record.spec.update, report=report)
+        # Before anything is made: whose it is must be known when a start that fails is cleared away.
+        await self._alone(job.name, lambda: asyncio.to_thread(self._keep, job.record))
 
     async def start(self, job: Job) -> Running:
-        """Make and start its container, unless it runs already."""
+        """Make its network, volume and container, and start it, unless it runs already."""
         # In line before it has the lock: who waits here can still be stopped at once.
-        async with self._gate.turn(has_begun=True):
+        async with self._gate.turn():
             return await self._alone(job.name, lambda: self._start(job))
 
     async def wait(self, name: str) -> Exit:
@@ -181,15 +179,6 @@ class DockerBackend:
         return ContainerEntry(self.engine, life.container, home=life.home)
 
     # Under the workspace's lock
-
-    async def _prepare(self, job: Job, user: str) -> None:
-        # First: whose network it is must be known when a start that fails is cleared away.
-        await asyncio.to_thread(self._keep, job.record)
-        self._starting[user] += 1
-        try:
-            await asyncio.gather(self._networks.attach(user), self._volume(job))
-        finally:
-            self._starting[user] -= 1
 
     async def _start(self, job: Job) -> Running:
         user = job.record.workspace.user
@@ -281,14 +270,11 @@ class DockerBackend:
     # Parts
 
     async def _plan(self, job: Job) -> Plan:
-        name = self._image_name(job)
-        image, place, volume = await asyncio.gather(
-            self._images.find(name), self._networks.attach(job.record.workspace.user), self._volume(job)
-        )
+        place, volume = await asyncio.gather(self._networks.attach(job.record.workspace.user), self._volume(job))
         return Plan(
             job=job,
             profile=self._profile(job),
-            image=image or Image(name, ""),
+            image=self._images.seen(self._image_name(job)),
             place=place,
             volume=volume,
             boot=self.engine.boot,
@@ -368,7 +354,8 @@ class DockerBackend:
     async def _release(self, user: str) -> None:
         try:
             left = await self._containers.list(user=user)
-            if not left and self._starting[user] == 0:
+            # The first ML Hub's containers, which carry no generation, are on none of these networks.
+            if not any(labels.GENERATION in shown.labels for shown in left) and self._starting[user] == 0:
                 await self._networks.released(user)
         except MLHubError as error:
             # Networks that nobody needs go at the next start of the worker.

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -13,44 +12,20 @@ _PATIENCE = timedelta(seconds=45)
 
 
 class Gate:
-    """Lets few through at a time; those who have begun come before those who begin, so that the first are early."""
+    """Lets few through at a time, in the order in which they come."""
 
     def __init__(self, room: int) -> None:
-        self._room = room
-        self._begun: deque[asyncio.Future[None]] = deque()
-        self._others: deque[asyncio.Future[None]] = deque()
+        self._room = asyncio.Semaphore(room)
 
     @contextlib.asynccontextmanager
-    async def turn(self, *, has_begun: bool) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[None]:
         """Wait for one's turn and hold it; Temporary if that takes too long."""
         try:
             async with asyncio.timeout(_PATIENCE.total_seconds()):
-                await self._enter(self._begun if has_begun else self._others)
+                await self._room.acquire()
         except TimeoutError:
             raise Temporary("many workspaces are started at the same time", delay=timedelta(seconds=1)) from None
         try:
             yield
         finally:
-            self._leave()
-
-    async def _enter(self, line: deque[asyncio.Future[None]]) -> None:
-        if self._room > 0:
-            self._room -= 1
-            return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(place)
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self._leave()
-            raise
-
-    def _leave(self) -> None:
-        for line in (self._begun, self._others):
-            while line:
-                place = line.popleft()
-                if not place.done():
-                    place.set_result(None)
-                    return
-        self._room += 1
+            self._room.release()

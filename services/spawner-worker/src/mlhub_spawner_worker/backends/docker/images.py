@@ -39,7 +39,7 @@ class Image:
     """An image that is here."""
 
     name: str
-    id: str
+    id: str = ""
     entrypoint: tuple[str, ...] = ()
 
 
@@ -97,6 +97,7 @@ class Images:
         """`logins`: a file as `docker login` writes it."""
         self._engine, self._pull, self._logins = engine, pull, logins
         self._flights: dict[str, _Flight] = {}
+        self._seen: dict[str, Image] = {}
 
     async def aclose(self) -> None:
         """Give up what is being fetched."""
@@ -109,7 +110,13 @@ class Images:
                 shown = await self._engine.docker.images.inspect(name)
         except Missing:
             return None
-        return Image(name, str(shown["Id"]), tuple((shown.get("Config") or {}).get("Entrypoint") or ()))
+        image = Image(name, str(shown["Id"]), tuple((shown.get("Config") or {}).get("Entrypoint") or ()))
+        self._seen[name] = image
+        return image
+
+    def seen(self, name: str) -> Image:
+        """The image as `ensure` saw it last; of one it never saw, the name."""
+        return self._seen.get(name) or Image(name)
 
     async def ensure(self, name: str, *, update: bool, report: Report) -> None:
         """Have the image here; what is here already is used when it can't be fetched anew, and that is said."""
@@ -124,6 +131,7 @@ class Images:
             return
         try:
             await self._fetch(name, report)
+            await self.find(name)
         except BackendError as error:
             if here is None:
                 raise
