@@ -122,6 +122,8 @@ def apply_user_options(spawner: BusSpawner, options: Options) -> None:
             spawner.orm_spawner.display_name = before.display_name
             context.unapplied.pop(spawner.orm_spawner, None)
         raise
+    # Nothing is awaited since the look at the others: of two starts at the same time, the second one sees the first.
+    spawner.starting = spec
     # JupyterHub tells a workspace its limits in its environment.
     spawner.mem_limit, spawner.cpu_limit = spec.mem_limit, spec.cpu_limit
 

@@ -45,13 +45,13 @@ _OWN_ENV = frozenset({"JUPYTERHUB_SERVICE_URL"})
 _TITLE_LENGTH = 64
 """Characters of a display name that go with the workspace; JupyterHub allows more."""
 
-_FOR_ONE_START = {"update", "display_name"}
+FOR_ONE_START = {"update", "display_name"}
 """What among the options is not kept with them."""
 
 
 def kept_options(options: dict[str, Any]) -> dict[str, Any]:
     """What stays with a workspace of the options that somebody gave: no secret value, and nothing for one start."""
-    return {name: value for name, value in split_secrets(options)[0].items() if name not in _FOR_ONE_START}
+    return {name: value for name, value in split_secrets(options)[0].items() if name not in FOR_ONE_START}
 
 
 class BusSpawner(Spawner):
@@ -62,6 +62,8 @@ class BusSpawner(Spawner):
         self._is_abandoned = False
         self.asked = asyncio.Event()
         """Set when the bus has the command of this start."""
+        self.starting: WorkspaceSpec | None = None
+        """What the start that goes on was granted; None where none is known to."""
         super().__init__(**kwargs)
         # JupyterHub would give bea's workspace `x` and the user bea-x one and the same OAuth client.
         self.oauth_client_id = f"jupyterhub-user-{self.workspace.name}"
@@ -111,6 +113,7 @@ class BusSpawner(Spawner):
             SPAWNS.labels(result=error.reason).inc()
             raise
         finally:
+            self.starting = None
             self.mlhub.updates.discard(self.workspace.name)
         SPAWNS.labels(result="ready").inc()
         return self.mlhub.settings.probe_url
@@ -125,9 +128,11 @@ class BusSpawner(Spawner):
         generations = [wish.generation for wish in (record, command) if wish and wish.wanted is Wanted.RUNNING]
         self._generation = max(generations, default=0)
         log.info("spawn.adopted", workspace=self.workspace.name, generation=self._generation)
+        self.starting = command.spec if isinstance(command, SpawnWorkspace) else None
         try:
             is_decided = await adopt(self, self._decided())
         finally:
+            self.starting = None
             is_up = self.record is not None and self.record.phase is Phase.READY
         # Nobody is to wait for a workspace that will not come: the hub itself answers the check at once.
         self._is_abandoned = not is_decided
@@ -202,9 +207,12 @@ class BusSpawner(Spawner):
     async def rename(self, old_name: str, new_name: str) -> None:
         """Only a workspace that never ran can have another name: its data lies under the old one."""
         old, new = (self.mlhub.workspace(self.user.name, name) for name in (old_name, new_name))
-        if self.mlhub.workspaces.value(old.name) is not None or await self.mlhub.commands.last(old) is not None:
+        if await self.mlhub.trace_of(old) is not None:
             raise web.HTTPError(400, "This workspace has run under its name, and its data lies there: it must keep it.")
-        await self.mlhub.secret_values.move(old, new)
+        try:
+            await self.mlhub.secret_values.move(old, new)
+        except MLHubError:
+            raise web.HTTPError(503, "The secret values could not be moved. Try again in a moment.") from None
 
     def progress(self) -> AsyncGenerator[dict[str, Any], None]:
         """What happened to this spawn so far, then what happens, until it is decided."""
