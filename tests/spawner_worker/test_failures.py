@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceSpec
+from mlhub_spawner_worker.probe import Probe
 from tests.support.makers import spawn, workspace
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_backend import ScriptedBackend
-from tests.support.workers import People, never, working
+from tests.support.waiting import until
+from tests.support.workers import People, always, never, working
 
-ALICE = workspace().name
+ALICE, BOB = workspace().name, workspace("bob").name
 
 
 @pytest.mark.parametrize(("limit", "words"), [(2**29, "more than its 512 MiB of memory"), (None, "memory ran out")])
@@ -31,6 +33,40 @@ async def test_who_used_too_much_memory_is_told_so(
         assert failed.reason is Reason.OUT_OF_MEMORY
         assert words in failed.message
         assert failed.log_tail == "the last line\n"
+
+
+@pytest.mark.parametrize(("probe", "phase"), [(always, Phase.READY), (never, Phase.STARTING)])
+async def test_a_death_is_told_though_what_it_left_can_not_be_cleared_away_and_takes_room_until_it_is(
+    nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, people: People, probe: Probe, phase: Phase
+) -> None:
+    async with working(nats_server, tmp_path / "w", scripted, probe=probe, capacity=1):
+        await people.send(spawn(generation=10))
+        await people.reaches(ALICE, phase)
+        await people.send(spawn("bob", generation=10))
+        await people.reaches(BOB, Phase.QUEUED)
+        scripted.stuck.add(ALICE)
+        scripted.die(ALICE, 3)
+        told = await people.reaches(ALICE, Phase.STOPPING, within=10)
+        assert (told.reason, told.message) == (Reason.EXITED, "It ended with exit code 3")
+        assert told.endpoint is None
+        await until(lambda: scripted.calls["stop", ALICE] > 2)
+        assert (await people.reaches(BOB, Phase.QUEUED)).node is None
+        scripted.stuck.clear()
+        failed = await people.reaches(ALICE, Phase.FAILED)
+        assert (failed.reason, failed.message, failed.log_tail) == (told.reason, told.message, "the last line\n")
+        await people.reaches(BOB, phase)
+
+
+async def test_what_died_with_its_host_and_can_not_be_cleared_away_is_left_to_its_next_start(
+    nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, people: People
+) -> None:
+    async with working(nats_server, tmp_path / "w", scripted):
+        await people.send(spawn(generation=10))
+        await people.reaches(ALICE, Phase.READY)
+        scripted.stuck.add(ALICE)
+        scripted.restart_host()
+        await until(lambda: scripted.calls["start", ALICE] == 2)
+        await people.reaches(ALICE, Phase.READY)
 
 
 async def test_who_never_answers_is_told_where_and_shown_the_end_of_the_log(

@@ -47,7 +47,7 @@ commands = st.one_of(
 observations: st.SearchStrategy[Observation] = st.one_of(
     st.just(Started(ENDPOINT, "boot")),
     st.just(Answered()),
-    st.builds(Exited, st.sampled_from([0, 1, -9, None]), st.just("tail"), st.booleans()),
+    st.builds(Exited, st.sampled_from([0, 1, -9, None]), st.just("tail"), st.booleans(), is_left=st.booleans()),
     st.builds(Failed, st.sampled_from(sorted(lifecycle.FAILURES)), st.just("why")),
     st.just(Gone("tail")),
     st.just(DiedWithHost()),

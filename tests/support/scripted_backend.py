@@ -43,6 +43,8 @@ class ScriptedBackend:
         self.scripts: dict[str, Script] = {}
         self.calls: Counter[tuple[str, str]] = Counter()
         self.most_at_once = 0
+        self.stuck: set[str] = set()
+        """What can't be stopped now, nor cleared away."""
         self._port = 10000
 
     async def open(self) -> None:
@@ -91,6 +93,8 @@ class ScriptedBackend:
 
     async def stop(self, name: str, *, grace: timedelta) -> str:
         self._note("stop", name)
+        if name in self.stuck:
+            raise BackendError("the script won't let go of it")
         script = self.scripts.get(name)
         if script is None:
             return ""

@@ -15,7 +15,7 @@ from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.commands import decode_command
 from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.contracts.workspace import Phase, Reason, Wanted, WorkspaceRecord, WorkspaceSecrets
-from mlhub_shared.errors import BusUnavailable, NotFound, Permanent, Temporary
+from mlhub_shared.errors import BusUnavailable, MLHubError, NotFound, Permanent, Temporary
 from mlhub_shared.runtime.clock import Clock
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker import lifecycle, metrics, sentences
@@ -32,6 +32,10 @@ T = TypeVar("T")
 
 _SECRETS_RETRY = 0.1
 """Seconds between two looks for secrets that are not there yet."""
+
+
+_CLEARED_WITHIN = timedelta(seconds=5)
+"""For what a dead workspace has left behind; if that takes longer, people learn of the death first."""
 
 
 @dataclass(frozen=True)
@@ -230,12 +234,16 @@ class Driver:
             delay = min(delay * 1.5, MOST_DELAY)
 
     async def _watch(self, record: WorkspaceRecord) -> Observation:
-        """Wait for its death, and end what it left behind before anybody hears of it."""
-        exited = await self._backend.wait(self._name)
-        await self._backend.stop(self._name, grace=timedelta(0))
+        """Wait for its death, and end what it left behind before anybody hears of it, but not at any price."""
+        exited, is_left = await self._backend.wait(self._name), False
+        try:
+            await _within(_CLEARED_WITHIN, self._backend.stop(self._name, grace=timedelta(0)), "clearing away")
+        except MLHubError as error:
+            log.warning("workspace.left_behind", workspace=self._name, why=str(error))
+            is_left = True
         if exited.code is None and record.boot != self._backend.boot:
             return DiedWithHost()
-        return Exited(exited.code, exited.log_tail, exited.again, exited.reason)
+        return Exited(exited.code, exited.log_tail, exited.again, exited.reason, is_left)
 
     async def _stop(self, record: WorkspaceRecord) -> Observation:
         times = self._tools.times

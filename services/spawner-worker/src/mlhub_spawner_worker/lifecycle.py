@@ -5,7 +5,7 @@ writing and doing finds it again.
 
 queued ──claimed──► preparing ──Started──► starting ──Answered──► ready
    │                    │                     │                     │
-   └─stop─► stopped     └──── stop, Failed ───┴──── stop ───────────┴─► stopping ──Gone──► stopped | failed | queued | ∅
+   └─stop─► stopped     └──── stop, Failed ───┴──── stop, Exited ───┴─► stopping ──Gone──► stopped | failed | queued | ∅
 """
 
 from dataclasses import dataclass
@@ -93,6 +93,8 @@ class Exited:
     log_tail: str = ""
     again: bool = False
     reason: Reason = Reason.EXITED
+    is_left: bool = False
+    """There is something of it still, which takes room until it is gone."""
 
 
 @dataclass(frozen=True)
@@ -218,11 +220,13 @@ def observe(
             return _ready(record, now)
         case Exited(again=True), Phase.STARTING:
             return _again(record, now, "Starting once more: its port was taken")
+        case Exited(is_left=True), Phase.STARTING | Phase.READY:
+            ending = _ending(record, now, reason=seen.reason, message=_why(record, seen))
+            return ending.model_copy(update={"log_tail": seen.log_tail})
         case Exited(), Phase.STARTING | Phase.READY:
             return _exited(record, seen, now)
         case Failed(), Phase.PREPARING | Phase.STARTING | Phase.READY:
-            changes = {"reason": seen.reason, "message": seen.message, "endpoint": None, "expires_at": None}
-            return _moved(record, Phase.STOPPING, now, **changes)
+            return _ending(record, now, reason=seen.reason, message=seen.message)
         case DiedWithHost(), Phase.STARTING | Phase.READY:
             return _again(record, now, "Starting again: the host was restarted")
         case Gone(), Phase.STOPPING:
@@ -355,16 +359,22 @@ def _again(record: WorkspaceRecord, now: datetime, message: str) -> WorkspaceRec
 
 
 def _exited(record: WorkspaceRecord, seen: Exited, now: datetime) -> WorkspaceRecord:
-    # Who ends before the first answer has not done what it was started for, whatever it says of itself.
-    if seen.code == 0 and seen.reason is Reason.EXITED and record.phase is Phase.READY:
-        return _settled(record, Phase.STOPPED, now, reason=Reason.EXITED, message="It ended by itself")
-    message = (
-        sentences.out_of_memory(record.spec.mem_limit)
-        if seen.reason is Reason.OUT_OF_MEMORY
-        else sentences.ended(seen.code)
-    )
+    message = _why(record, seen)
+    if _is_no_failure(record, seen):
+        return _settled(record, Phase.STOPPED, now, reason=Reason.EXITED, message=message)
     failed = _settled(record, Phase.FAILED, now, reason=seen.reason, message=message)
     return failed.model_copy(update={"log_tail": seen.log_tail})
+
+
+def _is_no_failure(record: WorkspaceRecord, seen: Exited) -> bool:
+    # Who ends before the first answer has not done what it was started for, whatever it says of itself.
+    return seen.code == 0 and seen.reason is Reason.EXITED and record.phase is Phase.READY
+
+
+def _why(record: WorkspaceRecord, seen: Exited) -> str:
+    if seen.reason is Reason.OUT_OF_MEMORY:
+        return sentences.out_of_memory(record.spec.mem_limit)
+    return "It ended by itself" if _is_no_failure(record, seen) else sentences.ended(seen.code)
 
 
 def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord | None:
@@ -376,8 +386,13 @@ def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord
         return _moved(record, Phase.QUEUED, now, **down | {"reason": None, "message": FOR_ROOM})
     if reason in FAILURES:
         failed = _settled(record, Phase.FAILED, now, reason=reason, message=record.message)
-        return failed.model_copy(update={"log_tail": seen.log_tail})
+        return failed.model_copy(update={"log_tail": seen.log_tail or record.log_tail})
     return _settled(record, Phase.STOPPED, now, reason=reason, message="")
+
+
+def _ending(record: WorkspaceRecord, now: datetime, *, reason: Reason, message: str) -> WorkspaceRecord:
+    changes = {"reason": reason, "message": message, "endpoint": None, "expires_at": None}
+    return _moved(record, Phase.STOPPING, now, **changes)
 
 
 def _settled(record: WorkspaceRecord, phase: Phase, now: datetime, *, reason: Reason, message: str) -> WorkspaceRecord:
