@@ -1,6 +1,7 @@
 """compose.yaml as both versions of compose read it, and what holds for every service in it."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,15 @@ def test_whatever_decides_how_workspaces_run_can_be_set(command: tuple[str, ...]
     worker = read(command, ROOT, **dict.fromkeys(wanted, "7"))["services"]["spawner-worker"]["environment"]
     assert {name for name in wanted if worker.get(name) != "7"} == its_own
     assert {name for name in worker if name.startswith("MLHUB_SPAWNER_WORKER_")} <= known
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "compose/hosts.yaml", "compose/worker.yaml"])
+def test_the_readme_tells_what_a_person_may_set(file: str) -> None:
+    text = "\n".join(line for line in (ROOT / file).read_text().splitlines() if not line.lstrip().startswith("#"))
+    variables = {*re.findall(r"\$\{(\w+)", text), *re.findall(r"^ +(\w+):$", text, re.MULTILINE)}
+    settings = {name for name in variables if name.isupper()} - OLD.keys() | {"HUB_NAME"}
+    told = set(re.findall(r"\w+", (ROOT / "README.md").read_text()))
+    assert sorted(settings - told) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
