@@ -88,7 +88,7 @@ class Deployment:
     ) -> DockerContainer:
         """A workspace's container on its network, which answers with its own name."""
         name = name or f"{self.hub}-{uuid.uuid4().hex[:6]}"
-        carried = labels.of_user(self.hub, user) | {labels.SERVER: ""}
+        carried = labels.of_user(self.hub, user) | {labels.SERVER: "", labels.GENERATION: "1"}
         limits = {"NetworkMode": place.network, "ExtraHosts": list(place.extra_hosts), "CapDrop": ["ALL"]}
         command = [*LISTENER, str(PORT), name]
         container = await self._container(carried, limits | (host or {}), command, name=name, **config)

@@ -18,6 +18,8 @@ from mlhub_spawner_worker.backends.docker.errors import EngineAway, Missing, Tak
         (DockerError(409, 'Conflict. The container name "/x" is already in use by container "1"'), Taken),
         (DockerError(409, "removal of container 1 is already in progress"), Temporary),
         (DockerError(500, "driver failed: Bind for 0.0.0.0:1 failed: port is already allocated"), Temporary),
+        (DockerError(500, "proxy: listen tcp4 0.0.0.0:80: bind: address already in use"), Temporary),
+        (DockerError(403, "Address already in use"), BackendError),
         (DockerError(500, "failed to create shim task: context canceled: unknown"), Temporary),
         (DockerError(400, "Minimum memory limit allowed is 6MB"), BackendError),
         (aiohttp.ClientPayloadError("half an answer"), EngineAway),

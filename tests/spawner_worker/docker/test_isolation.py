@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import structlog
 
-from mlhub_spawner_worker.backends.docker.firewall import DEFAULT_IMAGE, shares_network
+from mlhub_shared.errors import Temporary
+from mlhub_spawner_worker.backends.docker.errand import DEFAULT_IMAGE
+from mlhub_spawner_worker.backends.docker.firewall import shares_network
 from mlhub_spawner_worker.backends.docker.networks import UserNetworks
 from mlhub_spawner_worker.backends.docker.subnets import gateway
 from mlhub_spawner_worker.firewall import missing, remove
@@ -302,12 +304,39 @@ async def test_rules_come_back_and_go_with_the_last_network(deployment: Deployme
 async def test_who_can_set_no_firewall_says_so_once(deployment: Deployment) -> None:
     with structlog.testing.capture_logs() as logs:
         async with deployment.opened(engine_url="tcp://elsewhere", firewall_image="no-such-image-anywhere") as networks:
-            assert networks.caveat.startswith("No firewall could be set")
-            await networks._renew_firewall()
+            assert networks.caveat == "No firewall could be set: workspaces can reach the services of their host."
             await networks.attach("alice")
+            # It has been tried again by now.
+            await asyncio.sleep(3)
     warnings = [line for line in logs if line["event"] == "docker.no_firewall"]
     assert len(warnings) == 1
     assert warnings[0]["log_level"] == "warning"
+
+
+async def test_no_port_is_published_before_the_firewall_is_in_force(deployment: Deployment) -> None:
+    await _need_image(deployment)
+    late = f"{deployment.hub}-firewall"
+    published: dict[str, Any] = {
+        "reach": "published",
+        "publish_address": "127.0.0.1",
+        "publish_to": ("192.0.2.9",),
+        "proxy_address": "192.0.2.9",
+    }
+    async with deployment.opened(firewall=False, **published) as networks:
+        # Whoever wants none has been told.
+        assert "whoever reaches this node" in networks.caveat
+        await networks.attach("alice")
+    async with deployment.opened(engine_url="tcp://elsewhere", firewall_image=late, **published) as networks:
+        assert "whoever reaches this node" in networks.caveat
+        with pytest.raises(Temporary, match="firewall of this node is not in force"):
+            await networks.attach("alice")
+        await deployment.docker.images.tag(DEFAULT_IMAGE, repo=late)
+        try:
+            await until(lambda: not networks.caveat)
+            assert missing(deployment.hub) == []
+            await networks.attach("alice")
+        finally:
+            await deployment.docker.images.delete(late)
 
 
 async def _need_image(deployment: Deployment) -> None:

@@ -1,22 +1,30 @@
 """The users' networks on a real engine: made once, with everybody on them who belongs there, and gone in the end."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from aiodocker.containers import DockerContainer
 
 from mlhub_spawner_worker.backends.base import BackendError
+from mlhub_spawner_worker.backends.docker import labels
+from mlhub_spawner_worker.backends.docker.errand import DEFAULT_IMAGE
 from mlhub_spawner_worker.backends.docker.errors import translated
-from mlhub_spawner_worker.backends.docker.firewall import DEFAULT_IMAGE
 from mlhub_spawner_worker.backends.docker.networks import UserNetworks, network_name
 from mlhub_spawner_worker.backends.docker.place import NetworkPlace
+from mlhub_spawner_worker.backends.docker.subnets import from_the_end
 from mlhub_spawner_worker.firewall import bridge_name
-from tests.support.docker_engine import ENGINE_URL
-from tests.support.docker_networks import Deployment, address_of, deployed, dial, inside, networks_of
-from tests.support.waiting import until_async
+from tests.spawner_worker.docker.conftest import Stand
+from tests.support.docker_engine import ENGINE_URL, IMAGE
+from tests.support.docker_networks import WAITER, Deployment, address_of, deployed, dial, inside, networks_of
+from tests.support.waiting import until, until_async
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,12 +35,18 @@ async def deployment() -> AsyncIterator[Deployment]:
         yield deployment
 
 
-@pytest.fixture
-async def networks(deployment: Deployment) -> AsyncIterator[UserNetworks]:
-    """Follows the engine's events."""
-    async with deployment.opened() as networks:
+@contextlib.asynccontextmanager
+async def following(deployment: Deployment, **changes: Any) -> AsyncIterator[UserNetworks]:
+    """Networks at work that follow the engine's events."""
+    async with deployment.opened(**changes) as networks:
         deployment.engine.events.start()
         await asyncio.wait_for(deployment.engine.events.connected.wait(), 10)
+        yield networks
+
+
+@pytest.fixture
+async def networks(deployment: Deployment) -> AsyncIterator[UserNetworks]:
+    async with following(deployment) as networks:
         yield networks
 
 
@@ -91,13 +105,23 @@ async def test_a_used_up_pool_is_an_error_until_a_network_is_free_again(deployme
         await networks.attach("carol")
 
 
-async def test_a_full_network_is_an_error_for_its_user_alone(deployment: Deployment) -> None:
-    async with deployment.opened(network_size=29) as networks:
-        for _ in range(5):
+@pytest.mark.parametrize(("reach", "most"), [("host", 5), ("services", 3)])
+async def test_a_full_network_is_an_error_for_its_user_alone(deployment: Deployment, reach: str, most: int) -> None:
+    async with following(deployment, network_size=29, reach=reach) as networks:
+        for _ in range(most):
             await deployment.workspace("alice", await networks.attach("alice"))
-        with pytest.raises(BackendError, match="The network of alice is full: no more than 5 containers"):
+        full = f"The network of alice is full: no more than {most} workspaces"
+        with pytest.raises(BackendError, match=full):
             await networks.attach("alice")
         await networks.attach("bob")
+        if reach == "services":
+            # Whoever was away when it became full finds the room that was kept.
+            network = network_name(deployment.hub, "alice")
+            services = [await deployment.service(name) for name in ("proxy", "ssh-gateway")]
+            for service in services:
+                await until_async(partial(_is_on, service, network))
+            with pytest.raises(BackendError, match=full):
+                await networks.attach("alice")
 
 
 async def test_who_comes_too_late_for_the_last_address_is_told_so(deployment: Deployment) -> None:
@@ -152,6 +176,33 @@ async def test_a_proxy_made_anew_joins_every_network(deployment: Deployment, net
     assert (await networks.attach("dave")).network in await networks_of(new)
 
 
+async def test_a_proxy_whose_address_is_taken_gets_another(deployment: Deployment, networks: UserNetworks) -> None:
+    place = await networks.attach("alice")
+    (made,) = await deployment.own_networks()
+    taken = str(from_the_end(IPv4Network(made["IPAM"]["Config"][0]["Subnet"]), 0))
+    ends = {"EndpointsConfig": {place.network: {"IPAMConfig": {"IPv4Address": taken}}}}
+    await deployment.plain(WAITER, {"NetworkMode": place.network}, NetworkingConfig=ends)
+    proxy = await deployment.service("proxy")
+    await until_async(lambda: _is_on(proxy, place.network))
+    workspace = await deployment.workspace("alice", await networks.attach("alice"))
+    at = await address_of(proxy, place.network)
+    assert at != taken
+    assert (await inside(workspace, "getent hosts mlhub"))[1].split()[0] == at
+
+
+async def test_a_proxy_that_finds_no_room_joins_as_soon_as_there_is_some(deployment: Deployment) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with following(deployment, network_size=29) as networks:
+            place, other = await networks.attach("alice"), await networks.attach("bob")
+            full = [await deployment.workspace("alice", place) for _ in range(5)]
+            proxy = await deployment.service("proxy")
+            await until(lambda: any(line["event"] == "docker.not_joined" for line in logs))
+            assert await _is_on(proxy, other.network)
+            assert not await _is_on(proxy, place.network)
+            await full[0].delete(force=True)
+            await until_async(lambda: _is_on(proxy, place.network))
+
+
 async def test_a_network_goes_with_its_last_workspace_and_a_stopped_proxy_still_starts(
     deployment: Deployment, networks: UserNetworks
 ) -> None:
@@ -187,6 +238,19 @@ async def test_a_network_in_use_stays(deployment: Deployment, networks: UserNetw
     await deployment.workspace("alice", await networks.attach("alice"))
     await asyncio.sleep(1)
     assert len(await deployment.own_networks()) == 1
+
+
+async def test_the_first_ml_hubs_containers_hold_no_network(stand: Stand) -> None:
+    old: dict[str, Any] = {"Image": IMAGE, "Labels": labels.of_workspace(stand.job().record.workspace)}
+    await stand.docker.containers.create(old, name=f"{stand.job().name}.before")
+    async with stand.backend(own_networks=True) as backend:
+        await stand.run(backend, stand.job())
+        await backend.stop(stand.job().name, grace=timedelta(0))
+
+        async def is_gone() -> bool:
+            return not await stand.names("networks")
+
+        await until_async(is_gone)
 
 
 async def test_networks_come_and_go_at_once(deployment: Deployment, networks: UserNetworks) -> None:
@@ -236,6 +300,8 @@ async def test_the_worker_itself_joins_where_it_runs_all_services(deployment: De
     network = network_name(deployment.hub, "alice")
     assert await networks_of(standalone) == {"bridge", network}
     workspace = await deployment.workspace("alice", NetworkPlace(network))
+    # It is on all of them, and no way from one to another.
+    assert (await inside(standalone, "cat /proc/sys/net/ipv4/ip_forward"))[1].strip() == "0"
     at = await address_of(standalone, network)
     assert (await inside(workspace, "getent hosts mlhub"))[1].split()[0] == at
 
@@ -293,4 +359,6 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def _is_on(container: DockerContainer, network: str) -> bool:
-    return network in await networks_of(container)
+    """With an address: an engine keeps the name of a network that it could not join a container to."""
+    joined = (await container.show())["NetworkSettings"]["Networks"].get(network)
+    return joined is not None and joined["IPAddress"] != ""

@@ -23,7 +23,7 @@ class ReachSettings:
     """Prefix length of a user's network."""
     firewall: bool = True
     firewall_image: str | None = None
-    """None: the image that this worker's own container runs, else the worker's default one."""
+    """Of containers that live for a moment. None: that of this worker's own container, else its default one."""
     api_port: int = 8002
     """Where workspaces find the hub's API."""
     publish_address: str | None = None

@@ -33,7 +33,8 @@ _PASSING = (
     "removal in progress",
     "is already in progress",
     "port is already allocated",
-    "address already in use",
+    # Of a port. Without the first word: of an address of a network, which stays in use.
+    "bind: address already in use",
 )
 """What the engine says while it is restarted, or of something that is just going."""
 

@@ -2,48 +2,42 @@
 worker is root beside its engine, else by a container with the host's network that lives for a moment."""
 
 import asyncio
-import json
 import os
 import socket
 import struct
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
-from aiodocker.exceptions import DockerError
 
+from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.errors import MLHubError, Temporary
-from mlhub_spawner_worker.backends.base import BackendError
-from mlhub_spawner_worker.backends.docker import labels
 from mlhub_spawner_worker.backends.docker.configuration import ReachSettings
 from mlhub_spawner_worker.backends.docker.engine import Engine
-from mlhub_spawner_worker.backends.docker.errors import Missing, translated
-from mlhub_spawner_worker.backends.docker.own_container import own_container
+from mlhub_spawner_worker.backends.docker.errand import outcome, run_errand
 from mlhub_spawner_worker.firewall import Openings, command
 
 log = structlog.get_logger(__name__)
 
 SCRIPT = "mlhub_spawner_worker.firewall"
-DEFAULT_IMAGE = "mlhub-spawner-worker"
 
-_EFFECT = "workspaces can reach the services of their host"
+EVERY = timedelta(minutes=10)
+"""The rules are set anew that often: whoever reloads the host's firewall takes them away."""
+
+_MOST_PATIENCE = 60
+"""Seconds, at most, until what could not be set is tried again."""
 
 _TIMEOUT = 60
 """Seconds for one run; a busy engine takes a few to start a container."""
 
-_CONFINED = {
+_ON_THE_HOST = {
     "NetworkMode": "host",
-    "CapDrop": ["ALL"],
     # NET_RAW: the older flavour of iptables talks to the kernel over a raw socket.
     "CapAdd": ["NET_ADMIN", "NET_RAW"],
-    "SecurityOpt": ["no-new-privileges:true"],
-    "ReadonlyRootfs": True,
     # iptables keeps its lock there.
     "Tmpfs": {"/run": "mode=755"},
-    "Memory": 256 * 1024 * 1024,
-    "PidsLimit": 64,
 }
 
 
@@ -55,32 +49,59 @@ class Firewall:
         self._beside = os.geteuid() == 0 and shares_network(engine_url)
         self._lock = asyncio.Lock()
         self._warned = False
-        self.caveat = "" if settings.firewall else f"The firewall is off: {_EFFECT}."
+        self._due = asyncio.Event()
+        self._set_under: str | None = None
+        """The engine as it was when the rules were set."""
+        self.caveat = "" if settings.firewall else f"The firewall is off: {_effect(settings)}."
         """What people must know of it; empty when the rules are in force."""
 
-    async def apply(self) -> bool:
-        """Set the rules, or say once that they can't be; whether they are in force now."""
+    def require(self) -> None:
+        """Temporary where ports of workspaces are published, and the rules that close them are not in force yet."""
+        settings = self._settings
+        # An engine that was started anew may have come back with its host.
+        if settings.reach == "published" and settings.firewall and self._set_under != self._engine.boot:
+            raise Temporary(f"The firewall of this node is not in force, and without it {_effect(settings)}")
+
+    def renew(self) -> None:
+        """Somebody may have taken the rules away: set them at once."""
+        self._due.set()
+
+    async def keep(self) -> None:
+        """See to it for ever that they are in force."""
+        backoff = Backoff(first=1, most=_MOST_PATIENCE)
+        while self._settings.firewall:
+            if self._set_under is None:
+                await backoff.sleep()
+            else:
+                backoff.reset()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._due.wait(), EVERY.total_seconds())
+            self._due.clear()
+            await self.apply()
+
+    async def apply(self) -> None:
+        """Set the rules, or say once that they can't be."""
         if not self._settings.firewall:
-            return False
+            return
+        boot = self._engine.boot
         try:
             said = await self._run("apply")
-        except MLHubError as error:
+        except (MLHubError, OSError) as error:
             self._complain(str(error))
-            return False
+            return
         log.info("docker.firewall_set", hub=self._hub, by=said.strip())
-        self.caveat, self._warned = "", False
-        return True
+        self._set_under, self.caveat, self._warned = boot, "", False
 
     async def remove(self) -> None:
         """Take the rules away, as far as that can be done."""
-        if self._settings.firewall and not self.caveat:
+        if self._set_under is not None:
             try:
                 await self._run("remove")
-            except MLHubError as error:
+            except (MLHubError, OSError) as error:
                 log.warning("docker.firewall_stays", hub=self._hub, why=str(error))
 
     def _complain(self, why: str) -> None:
-        self.caveat = f"No firewall could be set: {_EFFECT}."
+        self._set_under, self.caveat = None, f"No firewall could be set: {_effect(self._settings)}."
         if not self._warned:
             log.warning("docker.no_firewall", hub=self._hub, why=why, effect=self.caveat)
             self._warned = True
@@ -108,45 +129,11 @@ class Firewall:
             process.kill()
             await process.wait()
             raise
-        return _outcome(process.returncode, said.decode(), complaint.decode())
+        return outcome(process.returncode, said.decode(), complaint.decode())
 
     async def _in_container(self, arguments: list[str]) -> str:
-        config: dict[str, Any] = {
-            "Image": await self._image(),
-            "Entrypoint": ["python", "-m", SCRIPT],
-            "Cmd": arguments,
-            "User": "0:0",
-            "WorkingDir": "/",
-            "Labels": {labels.DEPLOYMENT: self._hub, labels.SERVICE: "firewall"},
-            "Healthcheck": {"Test": ["NONE"]},
-            "HostConfig": _CONFINED,
-        }
-        with translated("set the firewall"):
-            name = f"mlhub-firewall-{self._hub}"
-            with suppress(DockerError):
-                # Left by a worker that was ended at the wrong moment.
-                await self._engine.docker.containers.container(name).delete(force=True)
-            container = await self._engine.docker.containers.create(config, name=name)
-            try:
-                await container.start()
-                ended = await container.wait()
-                said = "".join(await container.log(stdout=True))
-                complaint = "".join(await container.log(stderr=True))
-            finally:
-                await asyncio.shield(asyncio.ensure_future(container.delete(force=True)))
-        return _outcome(ended["StatusCode"], said, complaint)
-
-    async def _image(self) -> str:
-        if self._settings.firewall_image:
-            return self._settings.firewall_image
-        own = await own_container(self._engine)
-        if own is None:
-            return DEFAULT_IMAGE
-        try:
-            shown: dict[str, Any] = json.loads(await self._engine.read(f"containers/{own}/json"))
-        except Missing:
-            return DEFAULT_IMAGE
-        return str(shown["Image"])
+        line, image = ["python", "-m", SCRIPT, *arguments], self._settings.firewall_image
+        return await run_errand(self._engine, self._hub, "firewall", line, image=image, host=_ON_THE_HOST)
 
 
 def openings(settings: ReachSettings) -> Openings:
@@ -177,7 +164,8 @@ def shares_network(engine_url: str) -> bool:
         return False
 
 
-def _outcome(status: int | None, said: str, complaint: str) -> str:
-    if status != 0:
-        raise BackendError((complaint or said).strip()[-400:] or f"the firewall's command ended with {status}")
-    return said
+def _effect(settings: ReachSettings) -> str:
+    """What comes of there being no firewall."""
+    if settings.reach == "published":
+        return "whoever reaches this node reaches the ports of its workspaces, and they reach the services of its host"
+    return "workspaces can reach the services of their host"

@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Protocol
 
 import structlog
@@ -22,11 +22,15 @@ from mlhub_spawner_worker.backends.docker import labels
 from mlhub_spawner_worker.backends.docker.configuration import ReachSettings
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import Missing, translated
+from mlhub_spawner_worker.backends.docker.forwarding import close_forwarding
 from mlhub_spawner_worker.backends.docker.own_container import own_container
 from mlhub_spawner_worker.backends.docker.place import NetworkPlace
 from mlhub_spawner_worker.backends.docker.subnets import from_the_end, gateway
 
 log = structlog.get_logger(__name__)
+
+_ADDRESS_TAKEN = ("already in use", "already allocated")
+"""How engines say that an address is somebody else's."""
 
 ALIAS = "mlhub"
 """The proxy's name for workspaces."""
@@ -76,6 +80,9 @@ class Legs(Protocol):
     def place(self, network: UserNetwork) -> NetworkPlace:
         """How a workspace is put on the network."""
 
+    def kept(self, network: UserNetwork) -> frozenset[IPv4Address]:
+        """Addresses of the network that no workspace needs to have: of those who will join it, there or not."""
+
     async def join(self, network: UserNetwork, present: Iterable[str] = ()) -> None:
         """Put everybody on the network who belongs there and is not `present` (ids of containers)."""
 
@@ -110,6 +117,10 @@ class NoLegs:
             return NetworkPlace(network.name, host, (at,), publish_on=self._settings.publish_address)
         return NetworkPlace(network.name, host, (f"{ALIAS}:{host}",))
 
+    def kept(self, network: UserNetwork) -> frozenset[IPv4Address]:
+        """None."""
+        return frozenset()
+
     async def join(self, network: UserNetwork, present: Iterable[str] = ()) -> None:
         """Nobody joins."""
 
@@ -123,8 +134,9 @@ class NoLegs:
 class ContainerLegs:
     """Implements Legs: containers of this engine join each network."""
 
-    def __init__(self, engine: Engine, hub: str, *, own: bool) -> None:
-        self._engine, self._hub, self._own = engine, hub, own
+    def __init__(self, engine: Engine, hub: str, settings: ReachSettings) -> None:
+        self._engine, self._hub, self._settings = engine, hub, settings
+        self._own = settings.reach == "self"
         self._own_id: str | None = None
         self._known: list[Member] | None = None
         self._age = 0
@@ -132,15 +144,21 @@ class ContainerLegs:
         self._warned = False
 
     async def open(self) -> None:
-        """Find the worker's own container where that is the one to join."""
+        """Find the worker's own container where that is the one to join, and let it pass nothing on."""
         if self._own:
             self._own_id = await own_container(self._engine)
             if self._own_id is None:
                 raise BackendError("reach `self` needs a worker in a container of the Docker engine that it uses")
+            await close_forwarding(self._engine, self._hub, self._own_id, image=self._settings.firewall_image)
 
     def place(self, network: UserNetwork) -> NetworkPlace:
         """The engine's own name service knows the alias."""
         return NetworkPlace(network.name, str(gateway(network.subnet)))
+
+    def kept(self, network: UserNetwork) -> frozenset[IPv4Address]:
+        """Those that are the same for ever."""
+        joining = (PROXY,) if self._own else JOINING
+        return frozenset(from_the_end(network.subnet, place) for place in range(len(joining)))
 
     async def join(self, network: UserNetwork, present: Iterable[str] = ()) -> None:
         """Connect those that run; one that starts later is joined then."""
@@ -201,7 +219,7 @@ class ContainerLegs:
             try:
                 await self._connect_as(network, member, endpoint | address)
             except BackendError as error:
-                if "already in use" not in str(error):
+                if not any(words in str(error) for words in _ADDRESS_TAKEN):
                     raise
                 await self._connect_as(network, member, endpoint)
         except BackendError as error:
@@ -229,7 +247,7 @@ class ContainerLegs:
 def make_legs(engine: Engine, hub: str, settings: ReachSettings) -> Legs:
     """The legs for that kind of reach."""
     if settings.reach in ("services", "self"):
-        return ContainerLegs(engine, hub, own=settings.reach == "self")
+        return ContainerLegs(engine, hub, settings)
     return NoLegs(settings)
 
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import timedelta
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import structlog
@@ -33,16 +33,13 @@ from mlhub_spawner_worker.backends.docker.events import EngineEvent
 from mlhub_spawner_worker.backends.docker.firewall import Firewall
 from mlhub_spawner_worker.backends.docker.legs import JOINING, UserNetwork, make_legs
 from mlhub_spawner_worker.backends.docker.place import NetworkPlace
-from mlhub_spawner_worker.backends.docker.subnets import Subnets, gateway
+from mlhub_spawner_worker.backends.docker.subnets import Subnets, gateway, room
 from mlhub_spawner_worker.firewall import bridge_name
 
 log = structlog.get_logger(__name__)
 
 LINGER = timedelta(seconds=2)
 """A network without workspaces stays that long: a restart needs it again at once."""
-
-FIREWALL_EVERY = timedelta(minutes=10)
-"""The rules are set anew that often: whoever reloads the host's firewall takes them away."""
 
 REMOVALS = 8
 """How often a network is tried to be removed that somebody else holds on to."""
@@ -78,6 +75,8 @@ class UserNetworks:
         """To be looked at once more when the removal under way has ended."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._was_connected = False
+        self._joining = 0
+        """Grows with every call to join services to all networks; only the last one goes on."""
 
     @property
     def caveat(self) -> str:
@@ -93,7 +92,7 @@ class UserNetworks:
         await self._look()
         for user in set(self._known) - await self._users():
             self._remove_later(user)
-        self._spawn(self._keep_firewall())
+        self._spawn(self._firewall.keep())
 
     async def aclose(self) -> None:
         """Let go; networks stay, and the rules as long as there is one."""
@@ -104,14 +103,16 @@ class UserNetworks:
 
     async def attach(self, user: str) -> NetworkPlace:
         """A network of this user with room for one container more, with everybody on it who belongs there."""
+        self._firewall.require()
         self._held.add(user)
         async with self._locks[user]:
             network, present = await self._ensure(user)
-            # Those present are workspaces, and services that need no more address.
-            if len(present) >= self._subnets.containers:
+            kept = self._legs.kept(network)
+            most = room(network.subnet) - len(kept)
+            if sum(address not in kept for address in present.values()) >= most:
                 raise BackendError(
-                    f"The network of {user} is full: no more than {self._subnets.containers} containers, with the "
-                    "hub's own, can run on it at the same time. Stop another workspace first."
+                    f"The network of {user} is full: no more than {most} workspaces can run on it at the same time. "
+                    "Stop another one first."
                 )
             await self._legs.join(network, present)
             return self._legs.place(network)
@@ -123,8 +124,8 @@ class UserNetworks:
 
     # Making
 
-    async def _ensure(self, user: str) -> tuple[UserNetwork, set[str]]:
-        """The user's network and the ids of the containers that run on it."""
+    async def _ensure(self, user: str) -> tuple[UserNetwork, dict[str, IPv4Address | None]]:
+        """The user's network, and the containers that run on it: their ids and addresses."""
         network = self._known.get(user) or await self._find(user)
         for _ in range(2):
             network = network or await self._make(user)
@@ -135,7 +136,7 @@ class UserNetworks:
                 network = None
                 continue
             self._known[user] = network
-            return network, set(shown["Containers"] or {})
+            return network, {name: _address_of(one) for name, one in (shown["Containers"] or {}).items()}
         raise Temporary(f"the network of {user} vanishes as soon as it is made")
 
     async def _make(self, user: str) -> UserNetwork:
@@ -221,7 +222,9 @@ class UserNetworks:
         """Everybody who has a container here, running or not, or is about to get one."""
         wanted = labels.filters(**{labels.ORIGIN: self._hub})
         listed = json.loads(await self._engine.read("containers/json", all="true", filters=wanted))
-        return {str(one["Labels"].get(labels.USER)) for one in listed} | self._held
+        # The first ML Hub's containers, which carry no generation, are on none of these networks.
+        found = (one["Labels"] for one in listed if labels.GENERATION in one["Labels"])
+        return {str(carried.get(labels.USER)) for carried in found} | self._held
 
     # Removing
 
@@ -270,42 +273,52 @@ class UserNetworks:
         if event.labels.get(labels.DEPLOYMENT) == self._hub and event.labels.get(labels.SERVICE) in JOINING:
             self._legs.forget()
             if event.action == "start":
-                self._spawn(self._join_all())
+                self._join_soon()
 
     async def _connected(self) -> None:
         self._legs.forget()
-        self._spawn(self._join_all())
+        self._join_soon()
         if self._was_connected:
             # The engine, or all of its host, may have been started anew.
-            self._spawn(self._renew_firewall())
+            self._firewall.renew()
         self._was_connected = True
 
-    async def _join_all(self) -> None:
-        """Join services to every network there is, a few at a time."""
-        room = asyncio.Semaphore(JOINS)
+    def _join_soon(self) -> None:
+        self._joining += 1
+        self._spawn(self._join_all(self._joining))
+
+    async def _join_all(self, turn: int) -> None:
+        """Join services to every network there is, and try again those where that fails."""
+        backoff, left = Backoff(first=0.5, most=30), None
+        while turn == self._joining:
+            try:
+                await self._look()
+                failed = await self._join_each(left if left is not None else set(self._known), turn)
+            except MLHubError as error:
+                log.warning("docker.not_joined", why=str(error))
+            else:
+                if not failed:
+                    return
+                log.warning("docker.not_joined", users=sorted(failed), why=next(iter(failed.values())))
+                left = set(failed)
+            await backoff.sleep()
+
+    async def _join_each(self, users: set[str], turn: int) -> dict[str, str]:
+        """A few at a time. Returns whose networks could not be joined, and why."""
+        few, failed = asyncio.Semaphore(JOINS), {}
 
         async def join(user: str) -> None:
-            async with room, self._locks[user]:
-                if network := self._known.get(user):
-                    await self._join(network)
+            async with few, self._locks[user]:
+                network = self._known.get(user)
+                if network is None or turn != self._joining:
+                    return
+                try:
+                    await self._legs.join(network)
+                except MLHubError as error:
+                    failed[user] = str(error)
 
-        await self._look()
-        await asyncio.gather(*(join(user) for user in self._known))
-
-    async def _join(self, network: UserNetwork) -> None:
-        try:
-            await self._legs.join(network)
-        except MLHubError as error:
-            # The next start on this network joins it again.
-            log.warning("docker.not_joined", network=network.name, why=str(error))
-
-    async def _keep_firewall(self) -> None:
-        while True:
-            await asyncio.sleep(FIREWALL_EVERY.total_seconds())
-            await self._renew_firewall()
-
-    async def _renew_firewall(self) -> None:
-        await self._firewall.apply()
+        await asyncio.gather(*(join(user) for user in users))
+        return failed
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -325,6 +338,11 @@ def _user_network(listed: dict[str, Any]) -> UserNetwork | None:
     if user is None or labels.ORIGIN not in carried or labels.SERVER in carried or not subnets:
         return None
     return UserNetwork(str(listed["Id"]), str(listed["Name"]), str(user), subnets[0])
+
+
+def _address_of(endpoint: dict[str, Any]) -> IPv4Address | None:
+    text = str(endpoint.get("IPv4Address") or "").partition("/")[0]
+    return IPv4Address(text) if text else None
 
 
 def _subnets_of(listed: dict[str, Any]) -> list[IPv4Network]:

@@ -7,6 +7,11 @@ NEEDLESS = 3
 """Addresses of a subnet that no container gets: its own, the broadcast's and the gateway's."""
 
 
+def room(subnet: IPv4Network) -> int:
+    """How many containers a subnet has addresses for."""
+    return subnet.num_addresses - NEEDLESS
+
+
 class Subnets:
     """A pool of addresses, cut into subnets of one size."""
 
@@ -16,11 +21,6 @@ class Subnets:
         self.pool, self.size = pool, size
         self._step = 1 << (32 - size)
         self.count = pool.num_addresses // self._step
-
-    @property
-    def containers(self) -> int:
-        """How many containers one subnet has addresses for."""
-        return self._step - NEEDLESS
 
     def first_free(self, taken: Iterable[IPv4Network]) -> IPv4Network | None:
         """The first subnet that shares no address with those taken; None when there is none."""
