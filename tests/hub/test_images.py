@@ -64,8 +64,6 @@ async def test_what_profile_and_policy_don_t_allow_is_a_400(
     if await stage.api.status("GET", "/users/rob") == 404:
         await stage.user("rob")
     for method, body in [("POST", options), ("POST", {"user_options": options}), ("PUT", {"user_options": options})]:
-        if method == "POST" and body.keys() == {"display_name"}:
-            continue  # that one is JupyterHub's own
         answer = await stage.api(method, "/users/rob/servers/x", body, expect=400)
         assert sentence in answer["message"], answer
     assert await stage.api.status("GET", "/users/rob/servers/x") == 404
@@ -118,6 +116,13 @@ async def test_an_update_is_for_one_start_and_keeps_the_options(stage: Stage) ->
     await stopped(stage, "upd", "x")
     assert await started(stage, "upd", "x") == first, "a plain start after it fetches nothing"
     await stopped(stage, "upd", "x")
+    retitled = await started(stage, "upd", "x", {"user_options": {"update": True, "display_name": "New one"}})
+    assert retitled == first.model_copy(update={"update": True, "display_name": "New one"})
+    await stopped(stage, "upd", "x")
+    for once in ({"update": True}, {"update": True, "display_name": "Old one"}):
+        await stage.api("PATCH", "/users/upd/servers/x", {"user_options": once}, expect=200)
+    assert await started(stage, "upd", "x") == first
+    await stopped(stage, "upd", "x")
     changed = await started(stage, "upd", "x", {"user_options": {"update": True, "cpu_limit": 2}})
     assert (changed.update, changed.cpu_limit, changed.env) == (True, 2, {})
     model = await stage.api("GET", "/users/upd/servers/x", expect=200)
@@ -146,6 +151,51 @@ async def test_a_display_name_is_a_title_and_no_option(stage: Stage) -> None:
     await stage.api("POST", "/users/dis/server", {"user_options": {"display_name": " My   own "}}, expect=202)
     await stage.until_ready("dis")
     assert (await stage.api("GET", "/users/dis/servers/", expect=200))["display_name"] == "My own"
+
+
+@pytest.mark.parametrize("title", ["two\u0007bells", "desrever\u202e", "x" * 65, "x" * 300])
+async def test_a_title_keeps_its_rule_wherever_it_stands(stage: Stage, title: str) -> None:
+    name = f"tia{len(title)}{ord(title[-1])}"
+    await stage.user(name)
+    await stage.api("PUT", f"/users/{name}/servers/x", {"display_name": " Fine  one "}, expect=201)
+    await started(stage, name, "y", {"display_name": "Second"})
+    await stopped(stage, name, "y")
+    for server, method in (("x", "POST"), ("x", "PATCH"), ("y", "POST"), ("y", "PATCH"), ("new", "PUT")):
+        for body in ({"display_name": title}, {"user_options": {"display_name": title}}):
+            answer = await stage.api(method, f"/users/{name}/servers/{server}", body, expect=400)
+            assert answer["message"].startswith("display_name: "), answer
+    assert await stage.api.status("POST", f"/users/{name}/server", {"display_name": title}) == 400
+    model = await stage.api("GET", f"/users/{name}?include_stopped_servers", expect=200)
+    assert [(key, server["display_name"]) for key, server in sorted(model["servers"].items()) if key] == [
+        ("x", "Fine one"),
+        ("y", "Second"),
+    ]
+    assert len([command for command in stage.worker.commands if command.workspace.user == name]) == 2
+
+
+async def test_a_title_alone_leaves_the_options(stage: Stage) -> None:
+    await stage.user("tom")
+    wanted = {"profile": "large", "env": {"A": "b"}, "secret_env": {"S": "v"}}
+    first = await started(stage, "tom", "x", wanted)
+    await stopped(stage, "tom", "x")
+    assert await started(stage, "tom", "x", {"display_name": "Titled"}) == first.model_copy(
+        update={"display_name": "Titled"}
+    )
+    await stopped(stage, "tom", "x")
+    entry = await stage.bus.secrets.get("ws-tom-test-x")
+    assert entry is not None
+    assert entry.value.secret_env == {"S": "v"}
+    await stage.api("PATCH", "/users/tom/servers/x", {"display_name": 5}, expect=400)
+    await stage.api("PATCH", "/users/tom/servers/x", {"user_options": {}}, expect=200)
+    spec = await started(stage, "tom", "x")
+    assert (spec.profile, spec.env, spec.display_name) == ("small", {}, "Titled"), "no options at all are usual ones"
+    await stopped(stage, "tom", "x")
+    await stage.api("POST", "/users/tom/server", {"display_name": "My own"}, expect=202)
+    await stage.until_ready("tom")
+    await stage.api("DELETE", "/users/tom/server", expect=204)
+    assert (await stage.api("GET", "/users/tom/servers/", expect=200))["display_name"] == "My own"
+    await stage.api("PATCH", "/users/tom/servers/", {"display_name": "Still mine"}, expect=200)
+    assert (await stage.api("GET", "/users/tom/servers/", expect=200))["display_name"] == "Still mine"
 
 
 async def test_a_failure_says_why_and_shows_its_log_in_the_api(stage: Stage) -> None:

@@ -60,6 +60,21 @@ async def test_what_was_handed_out_is_started_and_stopped_by_its_user(
     assert [spawn.spec.cpu_limit for spawn in spawns] == [2, 2]
 
 
+async def test_who_gives_it_another_title(stage: Stage, mode: str, people: tuple[str, Api, Api]) -> None:
+    name, user, boss = people
+    path = f"/users/{name}/servers/given"
+    await boss("PUT", path, {"display_name": "As given"}, expect=201)
+    for body in ({"display_name": "Mine"}, {"user_options": {"update": True, "display_name": "Mine"}}):
+        assert await user.status("POST", path, body) == (403 if mode == "handed-out" else 202)
+        if mode != "handed-out":
+            await stage.until_ready(name, "given")
+            await user("DELETE", path, expect=204)
+    kept = "As given" if mode == "handed-out" else "Mine"
+    assert (await boss("GET", path, expect=200))["display_name"] == kept
+    assert await user.status("POST", path, {"display_name": kept}) == 202, "it is called so already"
+    await stage.until_ready(name, "given")
+
+
 async def test_who_changes_and_deletes_it(stage: Stage, mode: str, people: tuple[str, Api, Api]) -> None:
     name, user, boss = people
     path = f"/users/{name}/servers/given"

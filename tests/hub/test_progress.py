@@ -6,6 +6,7 @@ import pytest
 
 from mlhub_shared.contracts.workspace import Phase
 from tests.hub.conftest import Stage
+from tests.support.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -123,3 +124,24 @@ async def test_a_start_asked_while_the_bus_is_away_happens_once_when_it_is_back(
     await stage.until_ready("eager", within=40)
     # A delivery whose acknowledgement was lost comes again: it is still one command.
     assert len({spawn.id for spawn in stage.worker.spawns_of("ws-eager-test")}) == 1
+
+
+async def test_no_name_is_changed_while_nobody_can_say_what_lies_under_it(stage: Stage) -> None:
+    await stage.user("ray")
+    await stage.api("PUT", "/users/ray/servers/a", {"user_options": {"secret_env": {"S": "v"}}}, expect=201)
+    await stage.user("roy")
+    await stage.nats.kill()
+    try:
+        for path in ("/users/ray/servers/a", "/users/roy"):
+            answer = await stage.api("PATCH", path, {"name": "other"}, expect=503)
+            assert "Try again in a moment" in answer["message"]
+    finally:
+        await stage.nats.start()
+
+    async def is_renamed() -> bool:
+        return await stage.api.status("PATCH", "/users/ray/servers/a", {"name": "other"}) == 200
+
+    await until_async(is_renamed, within=40)
+    entry = await stage.bus.secrets.get("ws-ray-test-other")
+    assert entry is not None
+    assert entry.value.secret_env == {"S": "v"}

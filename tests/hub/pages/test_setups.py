@@ -40,6 +40,8 @@ async def test_handed_out_workspaces_are_opened_started_and_stopped_but_not_made
         assert (await user.post("workspaces/stop", form="home", **fields)).status_code == 302
         await stage.until_gone("alice", "gift")
         assert (await user.post("spawn/alice/gift", form="home", cpu_limit="1")).status_code == 403
+        assert (await user.get("spawn/alice/gift?opt-cpu_limit=1")).status_code == 403
+        assert len(stage.worker.spawns_of("ws-alice-test-gift")) == 1
         assert (await user.post("workspaces/start", form="home", **fields)).status_code == 302
         await stage.until_ready("alice", "gift")
         await user.close()

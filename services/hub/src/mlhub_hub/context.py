@@ -15,10 +15,12 @@ from mlhub_hub.nodes import Nodes
 from mlhub_hub.secret_values import SecretValues
 from mlhub_hub.settings import HubSettings
 from mlhub_shared.bus import Bus, Table
+from mlhub_shared.contracts.commands import Command
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.policy import Policy
 from mlhub_shared.contracts.services import ProxyActivity, ProxyState, WorkerLease
 from mlhub_shared.contracts.workspace import WorkspaceRecord
+from mlhub_shared.errors import MLHubError
 from mlhub_shared.runtime.clock import Clock, utc_now
 
 if TYPE_CHECKING:
@@ -117,6 +119,18 @@ class HubContext:
         if not workers or any(worker.gpus for worker in workers):
             return self.policy
         return self.policy.model_copy(update={"gpus_allowed": False})
+
+    async def trace_of(self, workspace: WorkspaceId) -> WorkspaceRecord | Command | None:
+        """What shows that a workspace has run, or is about to; a 503 while nobody can say."""
+        if (record := self.workspaces.value(workspace.name)) is not None:
+            return record
+        unknown = web.HTTPError(503, f"Nobody can say just now what {workspace.user} has run. Try again in a moment.")
+        if not self.workspaces.is_live:
+            raise unknown
+        try:
+            return await self.commands.last(workspace)
+        except MLHubError:
+            raise unknown from None
 
     def may_come_back(self, workspace: WorkspaceId) -> bool:
         """A workspace without a record may be running all the same: no worker has had the time to say so."""
