@@ -27,7 +27,8 @@ async def test_servers_come_up_on_networks_of_their_own_and_nothing_is_left(benc
     try:
         async with lab(bench) as one:
             turn = await take_turn(
-                RawEngineWithNetworks(one, width=2), seats=lambda: [Seat("alice", "a"), Seat("bob", "b")]
+                RawEngineWithNetworks(one, width=2, settings={"CapDrop": ["ALL"]}),
+                seats=lambda: [Seat("alice", "a"), Seat("bob", "b")],
             )
             assert len(turn.ready) == 2
             assert 0 < turn.median <= turn.last < 60

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 from aiodocker.containers import DockerContainer
@@ -15,14 +16,31 @@ from tests.bench.engine.lab import RUN, Lab
 LEGS = ("proxy", "ssh-gateway")
 """What every user's network is attached to."""
 
+_KIND = (
+    *("CapAdd", "CapDrop", "SecurityOpt", "PidsLimit", "Init", "LogConfig"),
+    *("NanoCpus", "Memory", "MemorySwap", "ShmSize"),
+)
+"""What decides how much the engine has to do for a container, beside its image and its network."""
+
+Settings = Mapping[str, Any]
+"""Of a container, as the engine's API calls them (HostConfig)."""
+
+
+async def settings_like(container: DockerContainer) -> Settings:
+    """What makes another container of the same kind."""
+    shown = (await container.show())["HostConfig"]
+    return {key: shown[key] for key in _KIND if shown.get(key) is not None}
+
 
 class RawEngine:
     """Create, start, inspect, with so many at a time; then ask until the server answers."""
 
-    def __init__(self, lab: Lab, *, width: int, networks: Mapping[str, str]) -> None:
-        """`networks`: the network of each user."""
-        self._lab, self._width, self._networks = lab, width, networks
-        self._label = f"raw-{width}"
+    def __init__(
+        self, lab: Lab, *, width: int, networks: Mapping[str, str], settings: Settings, label: str = "raw"
+    ) -> None:
+        """`networks`: the network of each user; `settings`: of every container."""
+        self._lab, self._width, self._networks, self._settings = lab, width, networks, settings
+        self._label = f"{label}-{width}"
 
     async def prepare(self, seats: Sequence[Seat]) -> None:
         """There is nothing to be made beforehand."""
@@ -62,7 +80,7 @@ class RawEngine:
             {
                 "Image": self._lab.image,
                 "Labels": {**self._lab.labels, self._key: self._lab.name},
-                "HostConfig": {"NetworkMode": network},
+                "HostConfig": {"NetworkMode": network, **self._settings},
             },
             name=f"{self._lab.name}-{self._label}-{seat.user}-{seat.server}",
         )
@@ -74,9 +92,8 @@ class RawEngine:
 class RawEngineWithNetworks(RawEngine):
     """Makes the network of each user too, and attaches to it what leads there from outside."""
 
-    def __init__(self, lab: Lab, *, width: int) -> None:
-        super().__init__(lab, width=width, networks={})
-        self._label = f"raw-net-{width}"
+    def __init__(self, lab: Lab, *, width: int, settings: Settings) -> None:
+        super().__init__(lab, width=width, networks={}, settings=settings, label="raw-net")
         self._legs: list[DockerContainer] = []
 
     async def prepare(self, seats: Sequence[Seat]) -> None:

@@ -9,22 +9,24 @@ from tests.bench.bench import Bench, NotAvailableError
 from tests.bench.engine.contender import Contender, Seat, Turn, take_turn
 from tests.bench.engine.hubs import docker_spawner, our_hub
 from tests.bench.engine.lab import Lab, lab
-from tests.bench.engine.raw import RawEngine
+from tests.bench.engine.raw import RawEngine, settings_like
 from tests.bench.peers import docker_spawner as peer
 from tests.bench.report import at_least, at_most
 from tests.bench.sampling import percentile, rotate
 
 NAME = "docker-starts"
-OURS, PEER = "ours", "DockerSpawner"
+OURS, PEER, BARE = "ours", "DockerSpawner", "bare containers"
 _USERS = [f"user{number}" for number in range(4)]
 _WIDTHS = {1: (1,), 5: (4, 5), 20: (4, 8, 20)}
 """How many calls of the engine are in flight at once, by how many servers are asked for."""
 _QUICK = {1: 1, 5: 2, 20: 4}
 """How many it is when it only matters whether all works."""
+_BARE_WIDTH = {1: 1, 5: 5, 20: 8}
 _NOTE = (
     f"{NAME}: a server that is up at once, no volumes; ours and the raw engine on four users' networks that exist, "
-    "DockerSpawner with all on one; the raw engine creates, starts, inspects and asks for an answer every 20 ms, ours "
-    "takes capabilities away and sets limits besides; its best width is the one with the best median"
+    "DockerSpawner with all on one; the raw engine creates, starts, inspects and asks for an answer every 20 ms, for "
+    "containers with the rights and limits of ours; its best width is the one with the best median; bare containers, "
+    "as DockerSpawner makes them, have all rights that an engine gives and no limits"
 )
 
 
@@ -34,14 +36,16 @@ async def measure(bench: Bench) -> None:
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(lab(bench))
         hubs = await _hubs(bench, one, stack)
+        like_ours = await settings_like((await one.containers("mlhub.origin"))[0])
         networks = {user: str((await (await one.network(user)).show())["Name"]) for user in _USERS}
         for together, widths in _WIDTHS.items():
             amount = bench.amount(together, _QUICK[together])
             raw = {
-                raw_name(width): RawEngine(one, width=width, networks=networks)
+                raw_name(width): RawEngine(one, width=width, networks=networks, settings=like_ours)
                 for width in (widths if amount == together else widths[:1])
             }
-            contenders: Mapping[str, Contender] = hubs | raw
+            bare = RawEngine(one, width=_BARE_WIDTH[together], networks=networks, settings={}, label="bare")
+            contenders: Mapping[str, Contender] = hubs | raw | {BARE: bare}
             runs = bench.amount(bench.runs, 1)
             turns = await rotate(runs, contenders, partial(take_turn, seats=partial(_seats, amount, servers)))
             _report(bench, together, amount, turns)
@@ -93,6 +97,7 @@ def _report(bench: Bench, together: int, amount: int, turns: Mapping[str, Sequen
     goals = (at_least(0.9), at_least(1.4)) if together == max(_WIDTHS) else (None, None)
     # Servers per second: the fewer seconds, the more.
     report.versus(NAME, f"{amount} at once, rate, ours / {best}", lasts[best], lasts[OURS], goals[0])
+    report.versus(NAME, f"{amount} at once, rate, ours / {BARE}", lasts[BARE], lasts[OURS])
     if PEER in lasts:
         report.versus(NAME, f"{amount} at once, rate, ours / {PEER}", lasts[PEER], lasts[OURS], goals[1])
         report.versus(NAME, f"{amount} at once, rate, {PEER} / {best}", lasts[best], lasts[PEER])
