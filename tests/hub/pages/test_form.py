@@ -89,7 +89,7 @@ def test_the_limits_of_the_policy_are_said() -> None:
     limits = limits_of(policy)
     assert (limits.cpu.hint, limits.mem.hint) == ("At most 8 cores. Empty: 2 cores.", "At most 32 GiB. Empty: 32 GiB.")
     assert days_hint(policy).endswith("At most 7. Empty: 1.")
-    assert limits_of(Policy()).cpu.hint == "Empty: no limit."
+    assert limits_of(Policy()).cpu.hint == "Empty: as much as the machine can give."
 
 
 SMALL = Profile(name="small", display_name="Small", image="img:1", default_cpu=1, max_cpu=2, default_mem=2)

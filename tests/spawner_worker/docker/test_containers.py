@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,17 @@ async def test_more_cores_than_the_node_has_are_all_it_has(stand: Stand) -> None
         assert backend.cpu_total is not None
         shown = await stand.inspect(stand.job().name)
         assert shown["HostConfig"]["NanoCpus"] == round(backend.cpu_total * 1e9)
+
+
+async def test_who_asks_for_nothing_gets_what_the_node_can_give_and_no_more(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        assert backend.cpu_total is not None
+        assert backend.mem_total is not None
+        host = (await stand.inspect(stand.job().name))["HostConfig"]
+        assert host["NanoCpus"] == round(backend.cpu_total * 1e9)
+        assert 0.85 * backend.mem_total < host["Memory"] < 0.95 * backend.mem_total
+        assert host["MemorySwap"] == host["Memory"]
 
 
 async def test_entry_point_and_command_are_the_image_s_own_unless_the_profile_has_one(stand: Stand) -> None:
@@ -155,6 +168,29 @@ async def test_shared_data_are_read_only_unless_the_profile_says_otherwise(stand
     await (await stand.docker.volumes.get(f"{stand.hub}-shared")).delete()
 
 
+@pytest.fixture
+def mounted_below(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own in a folder of another one."""
+    below = tmp_path / "data-set" / "below"
+    below.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "below", below], check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here, which only root may")
+    yield below
+    subprocess.run(["umount", below], check=True)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_nothing_below_shared_data_can_be_written_unless_the_profile_says_so(
+    stand: Stand, mounted_below: Path, read_only: bool
+) -> None:
+    volume = SharedVolume(source=str(mounted_below.parent), target="/data", read_only=read_only)
+    async with stand.backend(profiles=(profile(volumes=(volume,)),)) as backend:
+        ended = await stand.ends(backend, stand.job(env={"FAKE_WRITE": "/data/below/x", "FAKE_EXIT": "0"}))
+        await backend.stop(stand.job().name, grace=AT_ONCE)
+    assert (mounted_below / "x").exists() is not read_only
+    assert ("Read-only file system" in ended.log_tail) is read_only
+
+
 def plan_of(job: Job, **changes: Any) -> body.Plan:
     values: dict[str, Any] = {
         "job": job,
@@ -164,6 +200,7 @@ def plan_of(job: Job, **changes: Any) -> body.Plan:
         "volume": None,
         "boot": "b",
         "cores": 2.0,
+        "memory": 1024 * MIB,
         "max_log_bytes": 1000,
     }
     return body.Plan(**(values | changes))

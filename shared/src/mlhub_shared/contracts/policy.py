@@ -78,6 +78,7 @@ class SharedVolume(BaseModel):
     target: Absolute
     """Path in the workspace."""
     read_only: bool = True
+    """Of a path of the node, what is mounted somewhere below it is not seen then."""
 
 
 class Profile(BaseModel):

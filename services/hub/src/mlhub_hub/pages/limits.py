@@ -28,7 +28,7 @@ class FieldLimits:
     most: float | None
     """None: no maximum."""
     usual: float | None
-    """What an empty field means. None: no limit."""
+    """What an empty field means. None: as much as the machine can give."""
     hint: str
     step: float = 0.5
     """Of the slider; the number beside it takes any fraction."""
@@ -152,7 +152,7 @@ def _facts(policy: Policy, profile: Profile) -> str:
         f"{limits.max_gpus} {'GPU' if limits.max_gpus == 1 else 'GPUs'}" if limits.max_gpus else None,
     ]
     default, at_most = ", ".join(filter(None, has)), ", ".join(filter(None, most))
-    words = [default or "No limits by default", f"at most {at_most}" if at_most else ""]
+    words = [default or "As much as the machine can give", f"at most {at_most}" if at_most else ""]
     return "; ".join(filter(None, words)) + "."
 
 
@@ -167,7 +167,7 @@ def _hint(most: str | None, default: str | None) -> str:
     at_most = f"At most {most}. " if most else ""
     if default or most:
         return f"{at_most}Empty: {default or most}."
-    return "Empty: no limit."
+    return "Empty: as much as the machine can give."
 
 
 def _words(value: float | None, say: Any) -> str | None:

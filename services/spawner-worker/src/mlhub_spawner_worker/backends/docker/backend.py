@@ -279,6 +279,7 @@ class DockerBackend:
             volume=volume,
             boot=self.engine.boot,
             cores=self.cpu_total,
+            memory=self.mem_total,
             max_log_bytes=self._settings.max_log_bytes,
         )
 

@@ -7,7 +7,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlhub_shared.contracts.policy import Profile, SharedVolume
-from mlhub_shared.contracts.workspace import WorkspaceSpec
 from mlhub_spawner_worker.backends.base import Job
 from mlhub_spawner_worker.backends.docker import gpus, labels
 from mlhub_spawner_worker.backends.docker.environment import environment_for
@@ -19,6 +18,9 @@ _INITS = {"tini", "tini-static", "dumb-init", "docker-init", "catatonit", "init"
 
 _LEAST_CPU = 0.01
 """Cores; the engine refuses less."""
+
+_MOST_MEMORY = 0.9
+"""Of the node's, for a workspace that has no limit of its own: the rest is for those who serve them all."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Plan:
     boot: str
     cores: float | None
     """Of the node: more can't be promised."""
+    memory: int | None
+    """Bytes of the node."""
     max_log_bytes: int
 
 
@@ -47,7 +51,7 @@ def container(plan: Plan) -> dict[str, Any]:
         "Env": [f"{name}={value}" for name, value in environment_for(plan.job, profile).items()],
         "Labels": labels.of_container(record, port=profile.port, home=profile.home, boot=plan.boot),
         "ExposedPorts": {port: {}},
-        "HostConfig": _host(plan) | _limits(record.spec, profile, plan.cores) | _rights(profile),
+        "HostConfig": _host(plan) | _limits(plan) | _rights(profile),
     }
     if profile.user is not None:
         body["User"] = profile.user
@@ -73,14 +77,16 @@ def _host(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _limits(spec: WorkspaceSpec, profile: Profile, cores: float | None) -> dict[str, Any]:
-    limits: dict[str, Any] = {"PidsLimit": profile.pids_limit}
-    if spec.cpu_limit is not None:
-        cpu = max(min(spec.cpu_limit, cores or spec.cpu_limit), _LEAST_CPU)
-        limits["NanoCpus"] = round(cpu * 1e9)
-    if spec.mem_limit is not None:
+def _limits(plan: Plan) -> dict[str, Any]:
+    spec = plan.job.record.spec
+    limits: dict[str, Any] = {"PidsLimit": plan.profile.pids_limit}
+    cores = [count for count in (spec.cpu_limit, plan.cores) if count is not None]
+    if cores:
+        limits["NanoCpus"] = round(max(min(cores), _LEAST_CPU) * 1e9)
+    memory = spec.mem_limit or int((plan.memory or 0) * _MOST_MEMORY)
+    if memory:
         # Of both together: swap would soften the limit.
-        limits |= {"Memory": spec.mem_limit, "MemorySwap": spec.mem_limit}
+        limits |= {"Memory": memory, "MemorySwap": memory}
     if spec.shm_size is not None:
         limits["ShmSize"] = spec.shm_size
     return limits
@@ -113,7 +119,9 @@ def _mounts(plan: Plan) -> list[dict[str, Any]]:
 def _shared(volume: SharedVolume, hub: str) -> dict[str, Any]:
     mount: dict[str, Any] = {"Target": volume.target, "ReadOnly": volume.read_only}
     if volume.source.startswith("/"):
-        return mount | {"Type": "bind", "Source": volume.source}
+        # Engines before 25 leave writable what is mounted below, so it stays away.
+        alone = {"BindOptions": {"NonRecursive": True}} if volume.read_only else {}
+        return mount | {"Type": "bind", "Source": volume.source} | alone
     if not volume.source.startswith("nfs://"):
         return mount | {"Type": "volume", "Source": volume.source}
     options = _nfs(volume)
