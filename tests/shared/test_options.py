@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlhub_shared.contracts.options import MAX_ENV_BYTES, split_secrets, validate
-from mlhub_shared.contracts.policy import OptionsError, Policy, check_spec
+from mlhub_shared.contracts.environment import MAX_ENV_BYTES
+from mlhub_shared.contracts.options import ENGINE_SHM, split_secrets, validate
+from mlhub_shared.contracts.policy import OptionsError, Policy, Profile, check_spec
 from mlhub_shared.contracts.sizes import parse_bytes
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
@@ -22,6 +23,7 @@ TIGHT = Policy(
     default_cpu=1,
     default_mem=2**30,
     default_days_to_live=2,
+    images_allowed=True,
 )
 GIB = 2**30
 
@@ -65,7 +67,7 @@ def test_an_option_becomes_what_it_means(option: str, value: object, field: str,
 
 
 NONSENSE: dict[str, list[object]] = {
-    "cpu_limit": [0, -1, 0.001, "many", "nan", float("inf"), [], 10**400],
+    "cpu_limit": [0, -1, 0.001, "many", "nan", float("inf"), [], 10**400, 1e308, 1e9],
     "mem_limit": [
         *(0, -1, True, "1K", "2X", "G", "1e3", "-2G", [1], {}, float("nan"), float("inf")),
         *(10**400, 1e308, "9" * 400, 10**12, "1\u212a", "\u0663G"),
@@ -141,9 +143,59 @@ def test_who_asks_for_nothing_gets_the_default_then_the_maximum() -> None:
 
 
 @pytest.mark.parametrize(
+    ("default", "most", "given"), [(30, 7, 7), (2, 7, 2), (0, 7, 7), (30, None, 30), (0, None, None)]
+)
+def test_a_default_beyond_the_maximum_of_days_refuses_nobody(
+    default: float, most: float | None, given: float | None
+) -> None:
+    policy = Policy(default_days_to_live=default, max_days_to_live=most)
+    assert validate({}, policy).lifetime == (timedelta(days=given) if given else None)
+
+
+@pytest.mark.parametrize(
+    ("default", "most", "given"),
+    [
+        ("8G", 4 * GIB, 4 * GIB),
+        ("1G", 4 * GIB, GIB),
+        ("1G", None, GIB),
+        (None, 4 * GIB, ENGINE_SHM),
+        (None, 2**25, 2**25),
+        (None, None, None),
+    ],
+)
+def test_nobody_gets_more_shared_memory_than_is_allowed_by_not_asking(
+    default: str | None, most: int | None, given: int | None
+) -> None:
+    profile = Profile.model_validate({"name": "a", "image": "a", "default_shm": default})
+    assert validate({}, Policy(profiles=(profile,), max_shm=most, images_allowed=True)).shm_size == given
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"image": "x"}, "image: this backend runs no images"),
+        ({"gpus": "0"}, "gpus: this backend has no GPUs to give"),
+        ({"shm_size": "1G"}, "shm_size: this backend can't limit /dev/shm; leave it out"),
+        ({"is_mount_volume": False}, "is_mount_volume: this backend keeps the files of every workspace; leave it out"),
+        ({"update": True}, "update: this backend runs no images that could be newer; leave it out"),
+    ],
+)
+def test_what_a_backend_without_images_can_t_do_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionsError) as refused:
+        validate(options, Policy(max_shm=GIB))
+    assert str(refused.value).startswith(said)
+
+
+def test_a_backend_without_images_takes_what_changes_nothing() -> None:
+    spec = validate({"is_mount_volume": True, "update": False, "shm_size": "", "image": ""}, Policy(max_shm=GIB))
+    assert spec == WorkspaceSpec()
+
+
+@pytest.mark.parametrize(
     "spec",
     [
         WorkspaceSpec(cpu_limit=5),
+        WorkspaceSpec(cpu_limit=1e308),
         WorkspaceSpec(mem_limit=9 * GIB),
         WorkspaceSpec(shm_size=2 * GIB),
         WorkspaceSpec(image="x"),

@@ -156,6 +156,9 @@ def test_totals(limits: dict[str, Any], new: WorkspaceSpec, others: list[Workspa
         *({"capabilities": [name]} for name in ("CAP_NET_ADMIN", "cap_all", " all ", "NET_RAW", "SYS_PTRACE")),
         *({"capabilities": [name]} for name in ("DAC_READ_SEARCH", "BPF", "SYS_BOOT", "CAP_SYS_TIME", "SETUID,BPF")),
         {"default_cpu": 4, "max_cpu": 2},
+        {"env": {"JUPYTERHUB_API_URL": "x"}},
+        {"env": {"MLHUB_WORKSPACE": "x"}},
+        {"env": {"A B": "x"}},
         {"privileged": True},
     ],
 )

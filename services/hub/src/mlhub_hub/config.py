@@ -18,9 +18,6 @@ _HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 _USER_NAME = r"[^\x00-\x1f\x7f]{1,255}\Z"
 """Whatever the authenticator: no workspace can have a longer name in its identity. Ours has a stricter rule."""
 
-_IMAGE_ENVIRONMENT = {"AUTHENTICATE_VIA_JUPYTER": "true", "SHUTDOWN_INACTIVE_KERNELS": "true"}
-"""Without the first, the tools of an ml-workspace image are open to everybody."""
-
 
 def jupyterhub_config(settings: HubSettings) -> Config:
     """What holds unless a `jupyterhub_user_config.py` says otherwise."""
@@ -89,5 +86,3 @@ def _spawner(c: Config, settings: HubSettings) -> None:
     spawner.consecutive_failure_limit = 0
     spawner.hub_connect_url = settings.workspace_api_url
     spawner.apply_user_options = apply_user_options
-    if settings.backend != "process":
-        spawner.environment = dict(_IMAGE_ENVIRONMENT)

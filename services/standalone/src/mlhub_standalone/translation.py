@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlhub_shared.contracts.arrivals import Arrival, Arrivals, ArrivingServer
-from mlhub_shared.contracts.options import RESERVED_ENV, split_secrets
+from mlhub_shared.contracts.environment import RESERVED_ENV
+from mlhub_shared.contracts.options import split_secrets
 from mlhub_standalone.old_database import OldAccount, OldHub, OldServer, OldUser
 
 _REPLACED = (" ,;.-@_", " ,;.-")

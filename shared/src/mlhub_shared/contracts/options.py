@@ -5,27 +5,24 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
     ValidationError,
-    field_validator,
 )
 
+from mlhub_shared.contracts.environment import check_environment
 from mlhub_shared.contracts.policy import ImageName, OptionsError, Policy, Profile, check_spec
 from mlhub_shared.contracts.sizes import Size
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
-MAX_ENV_BYTES = 64 * 1024
-"""Of all names and values together: the kernel refuses to start a process with much more."""
-
-RESERVED_ENV = ("JUPYTERHUB_", "JPY_", "MLHUB_")
-"""Prefixes of the variables that the hub itself sets."""
+ENGINE_SHM = 64 * 1024**2
+"""Bytes of /dev/shm that a container has whose options say nothing."""
 
 _SECRET_NAME = re.compile(r"passw|secret|token|credential|api_?key|private_?key", re.IGNORECASE)
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _blank_is_none(value: object) -> object:
@@ -54,8 +51,8 @@ class WorkspaceOptions(BaseModel):
     """Byte specification; a bare number means GB."""
     shm_size: Size = None
     gpus: Annotated[Gpus | None, BeforeValidator(_blank_is_none)] = None
-    env: dict[str, str] = Field(default_factory=dict)
-    secret_env: dict[str, str | None] = Field(default_factory=dict)
+    env: Annotated[dict[str, str], AfterValidator(check_environment)] = Field(default_factory=dict)
+    secret_env: Annotated[dict[str, str | None], AfterValidator(check_environment)] = Field(default_factory=dict)
     """None as value: keep the one that is stored."""
     days_to_live: Annotated[Days | None, BeforeValidator(_blank_is_none)] = None
     """Days, fractions too; 0: for ever. None: the default."""
@@ -65,20 +62,6 @@ class WorkspaceOptions(BaseModel):
     """What people call it."""
     update: bool = False
     """Fetch the image anew even if it is here."""
-
-    @field_validator("env", "secret_env")
-    @classmethod
-    def _names_and_values(cls, env: dict[str, str | None]) -> dict[str, str | None]:
-        for name, value in env.items():
-            if not _ENV_NAME.fullmatch(name):
-                raise ValueError(f"{name[:40]!r} is not a name for an environment variable")
-            if name.startswith(RESERVED_ENV):
-                raise ValueError(f"{name} is set by the hub")
-            if value is not None and "\0" in value:
-                raise ValueError(f"the value of {name} contains a zero byte")
-        if sum(len(name.encode()) + len((value or "").encode()) for name, value in env.items()) > MAX_ENV_BYTES:
-            raise ValueError(f"must be at most {MAX_ENV_BYTES // 1024} KiB in all")
-        return env
 
 
 def split_secrets(user_options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -116,7 +99,7 @@ def validate(user_options: dict[str, Any], policy: Policy) -> WorkspaceSpec:
         display_name=options.display_name,
         cpu_limit=options.cpu_limit or _default("cpu", profile, policy),
         mem_limit=options.mem_limit or _whole(_default("mem", profile, policy)),
-        shm_size=options.shm_size or (profile.default_shm if profile else None),
+        shm_size=options.shm_size or _shm(profile, policy),
         gpus=options.gpus,
         env=options.env,
         secret_env=tuple(sorted(options.secret_env)),
@@ -143,8 +126,18 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
+def _shm(profile: Profile | None, policy: Policy) -> int | None:
+    """The profile's, as far as it may be had; None: the engine's own, where that is not too much either."""
+    usual, most = profile.default_shm if profile else None, policy.most("shm", profile)
+    if most is None or not policy.images_allowed:
+        return usual
+    return int(min(usual or ENGINE_SHM, most))
+
+
 def _lifetime(days: float | None, policy: Policy) -> timedelta | None:
-    days = policy.default_days_to_live or policy.max_days_to_live or 0 if days is None else days
+    if days is None:
+        usual, most = policy.default_days_to_live, policy.max_days_to_live
+        days = min(usual or most, most) if most is not None else usual
     return timedelta(days=days) if days else None
 
 

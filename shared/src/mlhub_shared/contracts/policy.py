@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlhub_shared.contracts.environment import check_environment
 from mlhub_shared.contracts.identity import Token
 from mlhub_shared.contracts.sizes import Size, size_in_words
 from mlhub_shared.contracts.workspace import WorkspaceSpec
@@ -57,6 +58,9 @@ Capability = Annotated[str, AfterValidator(_capability)]
 
 LEAST_CPU, LEAST_MEM = 0.01, 16 * 1024**2
 """Cores and bytes that an engine can grant at all."""
+
+MOST_CPU = 1024**2
+"""Cores; more than any machine has, and few enough to be counted in billionths."""
 
 
 class OptionsError(ValueError):
@@ -99,7 +103,7 @@ class Profile(BaseModel):
     """User, or user:group, names or numbers. None: the image's."""
     command: tuple[str, ...] | None = None
     """None: the image's own."""
-    env: dict[str, str] = Field(default_factory=dict)
+    env: Annotated[dict[str, str], AfterValidator(check_environment)] = Field(default_factory=dict)
     default_cpu: PositiveFloat | None = None
     """Cores. None: the policy's."""
     max_cpu: PositiveFloat | None = None
@@ -218,8 +222,8 @@ class Policy(BaseModel):
 def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
     """What hub and worker both hold every workspace to; OptionsError if this policy does not allow it."""
     profile = policy.profile(spec.profile)
-    if spec.image is not None and not policy.images_allowed:
-        raise OptionsError("image", "this backend runs no images")
+    if not policy.images_allowed:
+        _check_without_images(spec)
     if spec.gpus is not None and not policy.gpus_allowed:
         raise OptionsError("gpus", "this backend has no GPUs to give")
     if spec.image is not None and not policy.allows_image(spec.image, profile):
@@ -228,6 +232,7 @@ def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
         raise OptionsError("cpu_limit", f"must be at least {LEAST_CPU:g} cores")
     if spec.mem_limit is not None and spec.mem_limit < LEAST_MEM:
         raise OptionsError("mem_limit", f"must be at least {size_in_words(LEAST_MEM)}")
+    _at_most("cpu_limit", spec.cpu_limit, MOST_CPU, "{:g} cores".format)
     _at_most("cpu_limit", spec.cpu_limit, policy.most("cpu", profile), "{:g} cores".format)
     _at_most("mem_limit", spec.mem_limit, policy.most("mem", profile), size_in_words)
     _at_most("shm_size", spec.shm_size, policy.most("shm", profile), size_in_words)
@@ -277,6 +282,17 @@ def _matches(image: str, pattern: str) -> bool:
         return True
     parts, patterns = image.split("/"), pattern.split("/")
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def _check_without_images(spec: WorkspaceSpec) -> None:
+    for field, is_asked, why in (
+        ("image", spec.image is not None, "this backend runs no images"),
+        ("update", spec.update, "this backend runs no images that could be newer; leave it out, and just start it"),
+        ("shm_size", spec.shm_size is not None, "this backend can't limit /dev/shm; leave it out"),
+        ("is_mount_volume", not spec.is_mount_volume, "this backend keeps the files of every workspace; leave it out"),
+    ):
+        if is_asked:
+            raise OptionsError(field, why)
 
 
 def _image_refused(image: str, policy: Policy) -> str:

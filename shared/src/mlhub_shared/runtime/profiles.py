@@ -29,7 +29,7 @@ def read_profiles(path: Path) -> tuple[tuple[Profile, ...], tuple[str, ...]]:
         raise ValueError(f"the file of profiles {path} is not YAML: {error}") from None
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
+            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise ValueError(f"the file of profiles {path} is wrong: {problems}") from None

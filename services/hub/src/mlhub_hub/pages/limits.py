@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlhub_hub.pages.words import cores, gib, size
-from mlhub_shared.contracts.options import validate
+from mlhub_shared.contracts.options import ENGINE_SHM, validate
 from mlhub_shared.contracts.policy import OptionsError, Policy, Profile
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
@@ -14,9 +14,6 @@ _TOP_CPU, _TOP_GIB, _TOP_SHM_GIB = 16.0, 64.0, 8.0
 
 _SMALL = 2.0
 """Up to here a slider takes small steps."""
-
-_ENGINE_SHM = 64 * 1024**2
-"""What container engines give to those who name no size."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def limits_of(policy: Policy, profile: Profile | None = None, largest: Largest =
             hint=_hint(_words(max_cpu, cores), _words(usual.cpu_limit, cores)),
         ),
         mem=_memory(max_mem, usual.mem_limit, largest.mem, _TOP_GIB),
-        shm=_memory(max_shm, usual.shm_size or _ENGINE_SHM, None, _TOP_SHM_GIB),
+        shm=_memory(max_shm, usual.shm_size or ENGINE_SHM, None, _TOP_SHM_GIB),
         gpus_hint=_gpus_hint(max_gpus),
         max_gpus=None if max_gpus is None else int(max_gpus),
     )

@@ -2,7 +2,7 @@
 
 import math
 
-from mlhub_shared.contracts.options import RESERVED_ENV
+from mlhub_shared.contracts.environment import RESERVED_ENV
 from mlhub_shared.contracts.policy import Profile
 from mlhub_spawner_worker.backends.base import Job
 

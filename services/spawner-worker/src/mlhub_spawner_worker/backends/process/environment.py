@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlhub_shared.contracts.options import RESERVED_ENV
+from mlhub_shared.contracts.environment import RESERVED_ENV
 from mlhub_spawner_worker.backends.base import Job
 
 MARKER = "MLHUB_WORKSPACE"
