@@ -6,8 +6,8 @@ from pathlib import Path
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.contracts.services import WorkerLease
-from mlhub_shared.contracts.workspace import Phase, Reason, queue_positions
-from tests.support.makers import delete, spawn, stop, workspace
+from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceSecrets, queue_positions
+from tests.support.makers import delete, record, spawn, stop, workspace
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.waiting import until_async
@@ -111,6 +111,20 @@ async def test_a_second_worker_of_the_pool_takes_what_waits_but_not_what_belongs
         taken = await people.reaches(NAMES["cid"], Phase.READY)
         assert taken.node == "n2"
         assert (await people.reaches(NAMES["ann"], Phase.QUEUED)).node == "n1"
+
+
+async def test_a_worker_that_ends_claims_nobody_though_its_backend_takes_its_time(
+    nats_server: NatsServer, tmp_path: Path, bus: Bus, people: People
+) -> None:
+    other = ScriptedBackend()
+    async with working(nats_server, tmp_path / "1", ScriptedBackend(), node="n1", capacity=9) as ending:
+        await ending.aclose()
+        waiting = record("ann", phase=Phase.QUEUED, generation=10, has_data=False)
+        await bus.secrets.put(waiting.name, WorkspaceSecrets(generation=10))
+        await bus.workspaces.create(waiting.name, waiting)
+        async with working(nats_server, tmp_path / "2", other, node="n2", capacity=1):
+            # Which n1 would have taken, as it has more room.
+            assert (await people.reaches(waiting.name, Phase.READY, within=10)).node == "n2"
 
 
 async def test_the_lease_counts_what_runs(

@@ -46,10 +46,15 @@ class Line:
         self._looks = asyncio.Event()
         self._free_since: dict[str, float] = {}
         self._told_at = -_BETWEEN_WORDS
+        self._is_closed = False
 
     def look(self) -> None:
         """Look at the line again: something has changed."""
         self._looks.set()
+
+    def close(self) -> None:
+        """Claim nobody any more: the worker ends."""
+        self._is_closed = True
 
     def alone(self, spec: WorkspaceSpec) -> "asyncio.Lock | contextlib.nullcontext[None]":
         """Where there is an end to room, one spawn at a time looks for it."""
@@ -71,7 +76,7 @@ class Line:
             if (other.sequence, other.name) < (record.sequence, record.name):
                 pool.turn(Need.of(other, self._policy))
         need = Need.of(record, self._policy)
-        if pool.turn(need)[:1] == (self._place.node,):
+        if pool.turn(need)[:1] == (self._place.node,) and not self._is_closed:
             return self._claimed(record)
         return lifecycle.waiting(record, waits_for(need, sites))
 
@@ -106,6 +111,8 @@ class Line:
 
     def _next(self) -> tuple[WorkspaceRecord | None, float]:
         """Who is to be claimed now, or for how long nobody is."""
+        if self._is_closed:
+            return None, LOOK_AGAIN
         pool, now, pause = Pool(self._sites()), time.monotonic(), LOOK_AGAIN
         free_since, self._free_since = self._free_since, {}
         for record in self._waiting():
@@ -124,8 +131,9 @@ class Line:
 
     def _claim(self, first: WorkspaceRecord) -> Decide:
         def decide(record: WorkspaceRecord | None) -> WorkspaceRecord | None:
-            is_the_same = record is not None and record.generation == first.generation
-            return self._claimed(record) if record is not None and is_the_same else record
+            if record is None or record.generation != first.generation or self._is_closed:
+                return record
+            return self._claimed(record)
 
         return decide
 

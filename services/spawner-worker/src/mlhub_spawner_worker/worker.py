@@ -90,7 +90,8 @@ class Worker:
         self._tools.store.on_change(self._tell_of_load)
 
     async def aclose(self) -> None:
-        """Take no more commands and stop acting; the workspaces run on."""
+        """Claim nobody, take no more commands and stop acting; the workspaces run on."""
+        self.workspaces.line.close()
         await end_tasks(*self._tasks, within=_PATIENCE)
         await self.workspaces.aclose()
 
