@@ -71,9 +71,10 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
             modes.check_start(self.mlhub, self, user_name, server_name, has_changed=has_changed)
         self.check_room(user_name, server_name, body["user_options"])
         async with alone(self.mlhub, user_name, [server_name]):
-            with self.updating(user_name, server_name, is_asked=body.get("is_update", False)):
+            user = self.find_user(user_name)
+            with self.updating(user, server_name, is_asked=body.get("is_update", False)):
                 await super().post(user_name, server_name)
-            if not self.find_user(user_name).spawners[server_name].ready:
+            if not user.spawners[server_name].ready:
                 # Also for one that has failed already: only its progress says why.
                 self.set_status(202)
 
@@ -109,11 +110,14 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
         options.check(wanted, self.mlhub.policy_now(), others)
 
     @contextmanager
-    def updating(self, user_name: str, server_name: str, *, is_asked: bool) -> Iterator[None]:
-        """The start that is asked for meanwhile fetches the image anew."""
-        user, name = self.find_user(user_name), self.mlhub.workspace(user_name, server_name).name
-        is_up = user is not None and server_name in user.spawners and user.spawners[server_name].active
-        if is_asked and not is_up:
+    def updating(self, user: User | None, server_name: str, *, is_asked: bool) -> Iterator[None]:
+        """The start that is asked for meanwhile fetches the image anew; nothing is started for None."""
+        if not is_asked or user is None:
+            yield
+            return
+        name = self.mlhub.workspace(user.name, server_name).name
+        is_up = server_name in user.spawners and user.spawners[server_name].active
+        if not is_up:
             self.mlhub.updates.add(name)
         try:
             yield
