@@ -168,7 +168,8 @@ class ScriptedWorker:
         if entry is not None and entry.value.generation > command.generation:
             return
         if isinstance(command, SpawnWorkspace):
-            await self._queue(command, delivery.sequence)
+            had_data = entry is not None and entry.value.has_data
+            await self._queue(command, delivery.sequence, has_data=had_data or command.spec.is_mount_volume)
             for phase in (Phase.PREPARING, Phase.STARTING, Phase.READY):
                 if self.spawn_until is Phase.QUEUED:
                     return
@@ -186,7 +187,7 @@ class ScriptedWorker:
             update = {"generation": command.generation, "wanted": Wanted.STOPPED, "reason": command.reason}
             await self.move(name, Phase.STOPPED, endpoint=None, **update)
 
-    async def _queue(self, command: SpawnWorkspace, sequence: int) -> None:
+    async def _queue(self, command: SpawnWorkspace, sequence: int, *, has_data: bool) -> None:
         now = datetime.now(UTC)
         record = WorkspaceRecord(
             workspace=command.workspace,
@@ -201,6 +202,7 @@ class ScriptedWorker:
             correlation_id=command.correlation_id,
             requested_at=command.at,
             phase_since=now,
+            has_data=has_data,
         )
         await self.bus.workspaces.put(record.name, record)
         await self.tell(record, EventKind.WORKSPACE_QUEUED, message="Queued")

@@ -17,6 +17,7 @@ from tests.hub.pages.conftest import PASSWORD, approved
 from tests.hub.pages.test_pages import act, make, row
 from tests.hub.web import WebSession, field_error
 from tests.support.hub_process import ADMIN_PASSWORD
+from tests.support.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -188,6 +189,64 @@ async def test_a_deletion_says_what_becomes_of_the_files(stage: Stage, alice: We
         await act(alice, "delete", server)
 
 
+async def test_a_deletion_tells_of_a_volume_from_an_earlier_start(stage: Stage, alice: WebSession) -> None:
+    async def said() -> str:
+        return text((await alice.get("workspaces/confirm-delete", user="alice", server="once")).text)
+
+    await make(alice, "once", profile="small")
+    await stage.until_ready("alice", "once")
+    assert "had are still there" not in await said()
+    await act(alice, "stop", "once")
+    await stage.until_gone("alice", "once")
+    await alice.post("spawn/alice/once", then="save", profile="small", is_mount_volume=["false"])
+    for is_running in (False, True):
+        if is_running:
+            await act(alice, "start", "once")
+            await stage.until_ready("alice", "once")
+            assert not stage.worker.spawns_of("ws-alice-test-once")[-1].spec.is_mount_volume
+        question = await said()
+        lost = "; all others are lost" if is_running else ""
+        assert f"the files of the one it had are still there{lost}. They are kept for 7 days" in question
+        assert "no files to keep" not in question
+    await act(alice, "delete", "once")
+
+
+async def test_gpus_that_are_away_just_now_stay_in_the_options(stage: Stage, alice: WebSession) -> None:
+    await make(alice, "gpu", profile="large", gpus="1")
+    await stage.until_ready("alice", "gpu")
+    await act(alice, "stop", "gpu")
+    await stage.until_gone("alice", "gpu")
+    for away in ({"draining": True}, {"gpus": (), "gpus_free": ()}):
+        stage.worker.say(**away)
+
+        async def is_seen() -> bool:
+            return "No machine offers a GPU just now." in (await alice.get("new-workspace")).text
+
+        await until_async(is_seen)
+        page = (await alice.get("spawn/alice/gpu")).text
+        assert re.search(r'<input id="gpus" name="gpus"[^>]* value="1"', page)
+        assert "No machine offers a GPU just now." in page
+        assert 'id="gpus"' not in (await alice.get("new-workspace")).text
+        answer = await alice.post("spawn/alice/gpu", then="save", profile="large", gpus="1", cpu_limit="2")
+        assert answer.status_code == 302
+        model = await stage.api("GET", "/users/alice/servers/gpu", expect=200)
+        assert model["user_options"]["gpus"] == "1"
+        stage.worker.say(draining=False, **GPUS)
+    await act(alice, "delete", "gpu")
+
+
+async def test_a_title_that_can_not_be_is_said_for_the_default_workspace_too(stage: Stage, alice: WebSession) -> None:
+    for title, is_kept in (("Main one", True), ("a\u0007b", False), ("x" * 65, False)):
+        answer = await alice.post("spawn/alice", then="save", display_name=title, profile="small")
+        assert (answer.status_code == 302) is is_kept
+        assert is_kept or "At most 64 letters" in str(field_error(answer.text, "display_name"))
+        model = await stage.api("GET", "/users/alice/servers/", expect=200)
+        assert model["display_name"] == "Main one"
+    cleared = await alice.post("spawn/alice", then="save", display_name="", profile="small")
+    assert cleared.status_code == 302
+    assert (await stage.api("GET", "/users/alice/servers/", expect=200))["display_name"] == ""
+
+
 async def test_an_admin_sees_and_drains_the_machines(stage: Stage, admin: WebSession, alice: WebSession) -> None:
     page = (await admin.get("nodes")).text
     for said in ("5 of 16 cores", "12 GiB of 64 GiB", "2 of 4", "GPU 1 free", "GPU 0 taken", "gpu=a100", "zone=b"):
@@ -311,6 +370,46 @@ async def test_the_machines_are_shown_live_and_drained_with_a_question(stage: St
         await page.get_by_role("button", name="Have node1 take workspaces").click()
         await expect(node.locator(".ml-status")).to_have_text("Takes workspaces")
         assert not someone.complaints
+
+
+@needs_browser
+@pytest.mark.browser
+async def test_a_link_is_looked_through_before_it_starts_anything(stage: Stage, person: Visitor) -> None:
+    page = person.page
+    await stage.api(
+        "PUT", "/users/alice/servers/linked", {"user_options": {"gpus": "1", "env": {"A": "b"}}}, expect=201
+    )
+    stage.worker.say(draining=True)
+    await person.go("/hub/spawn/alice/linked")
+    await expect(page.locator("#gpus")).to_have_value("1")
+    await person.picture("options-gpus-away")
+    stage.worker.say(draining=False)
+    link = "opt-profile=large&opt-cpu_limit=3&opt-mem_limit=512M&opt-env=EPOCHS%3D9&opt-secret_env=KEY%3Dhush"
+    await person.go(f"/hub/spawn/alice/linked?{link}")
+    await expect(page.get_by_text("A link has filled in this form.")).to_be_visible()
+    await expect(page.locator("#options-summary")).to_have_text("You get: Large, 3 cores, 0.5 GiB memory.")
+    await expect(page.locator("[data-slider=cpu_limit]")).to_have_value("3")
+    assert await page.locator("[name=env_name]").evaluate_all("names => names.map(name => name.value)") == [
+        "EPOCHS",
+        "KEY",
+    ]
+    await person.picture("options-linked")
+    assert not stage.worker.spawns_of("ws-alice-test-linked")
+    await page.get_by_role("button", name="Start with these options").click()
+    await stage.until_ready("alice", "linked")
+    assert "hush" not in page.url
+    person.complaints.clear()  # there is no workspace behind the scripted worker
+    spec = stage.worker.spawns_of("ws-alice-test-linked")[-1].spec
+    assert (spec.profile, spec.cpu_limit, spec.mem_limit, spec.gpus) == ("large", 3, 512 * 1024**2, None)
+    assert (spec.env, spec.secret_env) == ({"EPOCHS": "9"}, ("KEY",))
+    await stage.api("DELETE", "/users/alice/servers/linked", expect=204)
+    await stage.until_gone("alice", "linked")
+    await stage.api("PATCH", "/users/alice/servers/linked", {"user_options": {"is_mount_volume": False}}, expect=200)
+    await person.go("/hub/workspaces/confirm-delete?user=alice&server=linked")
+    await expect(page.get_by_text("the files of the one it had are still there")).to_be_visible()
+    await person.picture("delete-volume-from-before")
+    await page.get_by_role("button", name="Delete linked").click()
+    await page.wait_for_url("**/hub/home")
 
 
 @needs_browser

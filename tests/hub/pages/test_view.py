@@ -117,18 +117,30 @@ def test_a_stopped_one_shows_what_its_next_start_gives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ran_with", "to_come", "policy", "files"),
+    ("known", "next_has_volume", "files"),
     [
-        (True, True, Policy(images_allowed=True, keep_volumes_days=7), Files.KEPT),
-        (True, False, Policy(images_allowed=True, keep_volumes_days=7), Files.KEPT),
-        (True, True, Policy(images_allowed=True), Files.GONE),
-        (False, False, Policy(images_allowed=True, keep_volumes_days=7), Files.NONE),
-        (True, True, Policy(keep_volumes_days=7), Files.GONE),
+        ({"has_data": True}, True, Files.KEPT),
+        # It had a volume once; the last start was without it.
+        ({"has_data": True, "spec": WorkspaceSpec(is_mount_volume=False)}, False, Files.KEPT),
+        # The volume was switched on, or its start failed, before there was one.
+        ({"has_data": False}, True, Files.NONE),
+        ({"has_data": False, "phase": Phase.QUEUED}, True, Files.KEPT),
+        ({"has_data": False, "phase": Phase.READY, "spec": WorkspaceSpec(is_mount_volume=False)}, True, Files.NONE),
+        (None, True, Files.KEPT),
+        (None, False, Files.NONE),
+        # Nobody can say what it was started with.
+        (None, None, Files.KEPT),
     ],
 )
-def test_what_a_deletion_does_to_the_files(ran_with: bool, to_come: bool, policy: Policy, files: Files) -> None:
-    known = record(phase=Phase.STOPPED, spec=WorkspaceSpec(is_mount_volume=ran_with))
-    assert files_of(known, WorkspaceSpec(is_mount_volume=to_come), policy) is files
+def test_what_a_deletion_does_to_the_files(
+    known: dict[str, Any] | None, next_has_volume: bool | None, files: Files
+) -> None:
+    before = record(**({"phase": Phase.STOPPED} | known)) if known is not None else None
+    to_come = None if next_has_volume is None else WorkspaceSpec(is_mount_volume=next_has_volume)
+    assert files_of(before, to_come, Policy(images_allowed=True, keep_volumes_days=7)) is files
+    gone = Files.GONE if files is Files.KEPT else files
+    assert files_of(before, to_come, Policy(images_allowed=True)) is gone
+    assert files_of(before, to_come, Policy(keep_volumes_days=7)) is Files.GONE
 
 
 def test_what_is_being_stopped_offers_nothing() -> None:

@@ -26,13 +26,19 @@ class Files(StrEnum):
 
 
 def files_of(record: WorkspaceRecord | None, to_come: WorkspaceSpec | None, policy: Policy) -> Files:
-    """What a deletion does to the files; `to_come` is what the next start would give."""
+    """What a deletion does to the files; `to_come`: what the next start would give, None where it would be refused."""
     if not policy.images_allowed:
         return Files.GONE
-    specs = [spec for spec in (record.spec if record else None, to_come) if spec is not None]
-    if not any(spec.is_mount_volume for spec in specs):
+    if not _may_have_files(record, to_come):
         return Files.NONE
     return Files.KEPT if policy.keep_volumes_days else Files.GONE
+
+
+def _may_have_files(record: WorkspaceRecord | None, to_come: WorkspaceSpec | None) -> bool:
+    if record is None:
+        return to_come is None or to_come.is_mount_volume
+    # A volume stays when a later start does without one, and there is none yet while its workspace is in line.
+    return record.has_data or (record.phase.is_active and record.spec.is_mount_volume)
 
 
 class _AboutWorkspace(PageHandler):
@@ -74,9 +80,13 @@ class DeleteDialog(_AboutWorkspace):
     def facts(self, user: User, server: str) -> dict[str, Any]:
         """Whether it runs, and what becomes of its files."""
         record, policy = self.record_of(user, server), self.context.policy
+        to_come = spec_to_come(self.context, user, server)
+        files = files_of(record, to_come, policy)
+        now = record.spec if record is not None and record.phase.is_active else to_come
         return {
             "is_active": record is not None and record.phase.is_active,
-            "files": files_of(record, spec_to_come(self.context, user, server), policy),
+            "files": files,
+            "is_from_before": files is not Files.NONE and now is not None and not now.is_mount_volume,
             "days": policy.keep_volumes_days,
         }
 
