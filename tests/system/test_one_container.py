@@ -169,7 +169,7 @@ def test_a_socket_that_does_not_answer_ends_it_with_a_sentence(hub: OneContainer
 
 @pytest.fixture
 def moved(tmp_path: Path) -> Iterator[OneContainer]:
-    """What an old hub left: its data, a volume with a file, its network, a container that has ended."""
+    """What an old hub left: its data, a volume with a file, its network, containers that have ended."""
     hub = OneContainer(DEFAULT_WORKSPACE_PORT="8888", START_CHP="true")
     try:
         _leave_behind(hub, tmp_path)
@@ -178,6 +178,7 @@ def moved(tmp_path: Path) -> Iterator[OneContainer]:
         docker("rm", "-f", f"{hub.name}-filler", check=False)
         docker("rmi", f"{hub.name}/ml-workspace:0.8.7", check=False)
         hub.wipe()
+        docker("volume", "rm", f"{hub.name}-own", check=False)
 
 
 def _leave_behind(hub: OneContainer, folder: Path) -> None:
@@ -200,6 +201,7 @@ def _leave_behind(hub: OneContainer, folder: Path) -> None:
     default = f"ws-foo0bar-{hub.name}"
     write = "mkdir /tmp/x && echo for years > /tmp/x/own.txt && cp -r /tmp/x /workspace"
     docker("run", "--name", default, "-u", "0", *labels(""), image, "sh", "-c", write)
+    docker("create", "--name", f"{default}-lab", *labels("lab"), "-v", f"{hub.name}-own:/workspace", image)
     shutil.copytree(old.folder, folder / "data")
     (folder / "data" / "result.txt").write_text("of years")
     # The engine has no other way into a volume.
@@ -215,6 +217,7 @@ def test_it_takes_over_what_the_first_ml_hub_left(moved: OneContainer) -> None:
     assert "foo0bar: account, user, default workspace, workspace GPU1" in said
     assert "START_CHP=true: HAProxy has taken the place" in said
     assert f"foo0bar: container ws-foo0bar-{moved.name}, put aside as ws-foo0bar-{moved.name}.before" in said
+    assert f"the old container ws-foo0bar-{moved.name}-lab has its files in {moved.name}-own, found here as" in said
     user = moved.session("foo0bar", "foo-bars-password")
     assert user.post("/hub/workspaces/start", form="/hub/home", user="foo0bar", server="GPU1").status_code == 200
     moved.ready("foo0bar", "GPU1")
