@@ -131,6 +131,7 @@ SAMPLES: dict[str, Sample] = {
     "lease": of(
         services.WorkerLease(
             node="n1",
+            identity="0f3a",
             pool="default",
             backend="process",
             capacity=2,

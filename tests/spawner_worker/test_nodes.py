@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord, WorkspaceSpec
+from mlhub_shared.errors import Permanent
 from mlhub_spawner_worker import standing_in
 from mlhub_spawner_worker.line import STEP
 from tests.support.makers import NOW, delete, spawn, stop, workspace
@@ -286,6 +288,39 @@ async def test_a_node_that_is_away_keeps_what_it_has_and_does_what_was_asked_whe
     assert set(house.backends["n1"].scripts) == {name(user) for user in ("ann", "cid", "dan", "eve")}
     kinds = [event.kind for event in await people.history(name("bob"))]
     assert kinds.count(EventKind.WORKSPACE_DELETED) == 1
+
+
+async def test_a_second_node_of_a_name_does_not_touch_what_the_first_one_runs(
+    house: House, nats_server: NatsServer, tmp_path: Path, people: People
+) -> None:
+    await house.start("n1")
+    await people.send(spawn("ann", generation=10))
+    before = await people.reaches(name("ann"), Phase.READY)
+    other = ScriptedBackend()
+    with pytest.raises(Permanent, match="with data of its own, is the node n1"):
+        async with working(nats_server, tmp_path / "elsewhere", other, node="n1"):
+            pass
+    assert await people.record(name("ann")) == before
+    assert not other.is_called("start", name("ann"))
+
+
+async def test_the_lease_of_a_node_that_died_is_waited_out_by_one_of_its_name_elsewhere(
+    house: House, bus: Bus, people: People
+) -> None:
+    lease = WorkerLease(node="n1", identity="elsewhere", pool="default", backend="docker", started_at=NOW)
+    await bus.workers.put("n1", lease, ttl=timedelta(seconds=2))
+    await house.start("n1")
+    await people.send(spawn("ann", generation=10))
+    await people.reaches(name("ann"), Phase.READY)
+    identities = []
+    for _ in range(2):
+        await are_up(bus, "n1")
+        written = await bus.workers.get("n1")
+        assert written is not None
+        identities.append(written.value.identity)
+        await house.end("n1")
+        await house.start("n1")
+    assert identities[0] == identities[1] not in ("", "elsewhere")
 
 
 async def test_in_place_of_a_node_that_is_gone_for_good_comes_one_of_its_name(

@@ -86,7 +86,7 @@ async def running_worker(
         probe = probe or HttpProbe(client, settings.probe_url)
         worker = Worker(runtime, settings, backend, probe=probe, attach=attach.address)
         stack.push_async_callback(worker.aclose)
-        worker.start()
+        await worker.start()
         yield worker
 
 

@@ -1,11 +1,49 @@
 """The nodes of this worker's pool, as their leases tell of them; its own as it is."""
 
+import asyncio
+import uuid
 from collections.abc import Callable
+from pathlib import Path
 
-from mlhub_shared.bus import Table
+from mlhub_shared.bus import Bucket, Table
 from mlhub_shared.contracts.services import WorkerLease
+from mlhub_shared.errors import Permanent
 from mlhub_spawner_worker.lifecycle import Place
 from mlhub_spawner_worker.placement import Node
+
+_LOOK = 0.5
+"""Seconds between two looks at a lease of this node's name."""
+
+
+def identity_of(data_dir: Path) -> str:
+    """What tells the node whose data these are from any other; made when missing."""
+    file = data_dir / "identity"
+    known = file.read_text() if file.exists() else ""
+    if not known:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known = uuid.uuid4().hex
+        file.write_text(known)
+    return known
+
+
+async def take_name(leases: Bucket[WorkerLease], node: str, identity: str) -> None:
+    """Permanent if another node of this name lives: each would take the other's workspaces for its own dead ones.
+
+    One that lives renews its lease before long; that of one that is gone is waited out.
+    """
+    seen = None
+    while (lease := await leases.get(node)) is not None and not _is_of(lease.value, identity):
+        if seen not in (None, lease.revision):
+            raise Permanent(
+                f"another worker, with data of its own, is the node {node}: give each a name of its own by "
+                "MLHUB_SPAWNER_WORKER_NODE"
+            )
+        seen = lease.revision
+        await asyncio.sleep(_LOOK)
+
+
+def _is_of(lease: WorkerLease, identity: str) -> bool:
+    return lease.identity in ("", identity)
 
 
 class Nodes:

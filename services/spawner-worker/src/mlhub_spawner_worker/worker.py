@@ -17,7 +17,7 @@ from mlhub_spawner_worker.drain import Drain
 from mlhub_spawner_worker.driver import Times, Tools
 from mlhub_spawner_worker.handlers import answer_queries, consume_commands
 from mlhub_spawner_worker.lifecycle import Place
-from mlhub_spawner_worker.nodes import Nodes
+from mlhub_spawner_worker.nodes import Nodes, identity_of, take_name
 from mlhub_spawner_worker.placement import Node
 from mlhub_spawner_worker.probe import Probe
 from mlhub_spawner_worker.queries import Queries
@@ -51,6 +51,7 @@ class Worker:
         policy = settings.policy(images_allowed=backend.images_allowed, gpus_allowed=backend.gpus_allowed)
         self._teller = Teller(bus)
         self._drain = Drain(settings.data_dir)
+        self._identity = identity_of(settings.data_dir)
         self._labels = settings.node_labels()
         self._leases = bus.start_table(bus.workers)
         self._nodes = Nodes(self._leases, self._place, self._node)
@@ -74,9 +75,10 @@ class Worker:
         self._lease = Lease(bus.workers, settings.node, self._lease_value)
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin; commands and queries are taken once the records are known and reconciled."""
         runtime = self._runtime
+        await take_name(runtime.bus.workers, self._settings.node, self._identity)
         runtime.health.require("records", lambda: None if self._table.is_live else "the records are not followed")
         runtime.health.require("reconciled", lambda: None if self.reconciler.done.is_set() else "not yet")
         runtime.keep_running("reconcile", self.reconciler.run)
@@ -143,6 +145,7 @@ class Worker:
         self._told_load = load
         return WorkerLease(
             node=node.name,
+            identity=self._identity,
             pool=self._settings.pool,
             backend=self._backend.name,
             capacity=node.capacity,

@@ -16,6 +16,8 @@ class WorkerLease(_Value):
     """A worker that lives; gone from its bucket 15 s after its last word."""
 
     node: str
+    identity: str = ""
+    """Of the node's data, so that another node of the same name is known for one. Empty: not told."""
     pool: str
     backend: str
     """`process`, `docker`, `kubernetes`."""
