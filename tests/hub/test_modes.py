@@ -64,7 +64,7 @@ async def test_who_gives_it_another_title(stage: Stage, mode: str, people: tuple
     name, user, boss = people
     path = f"/users/{name}/servers/given"
     await boss("PUT", path, {"display_name": "As given"}, expect=201)
-    for body in ({"display_name": "Mine"}, {"user_options": {"update": True, "display_name": "Mine"}}):
+    for body in ({"display_name": "Mine"}, {"user_options": {"display_name": "Mine"}}):
         assert await user.status("POST", path, body) == (403 if mode == "handed-out" else 202)
         if mode != "handed-out":
             await stage.until_ready(name, "given")
