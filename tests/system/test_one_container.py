@@ -25,6 +25,19 @@ READY_WITHIN, UP_WITHIN = 120.0, 120.0
 SOCKET = "/var/run/docker.sock"
 
 
+_DIAL = """
+import os, socket, urllib.parse
+for port in (urllib.parse.urlsplit(os.environ["JUPYTERHUB_API_URL"]).port, 8080, 2222):
+    try:
+        with socket.create_connection(("mlhub", port), 5) as asked:
+            asked.sendall(b"GET /hub/api HTTP/1.0\\r\\n\\r\\n")
+            print("open" if asked.recv(1) else "shut")
+    except OSError:
+        print("shut")
+"""
+"""Asked in a workspace: whether the hub's API, the site and the gateway for SSH answer."""
+
+
 class OneContainer:
     """A hub in a container, with a volume of data that outlives it."""
 
@@ -125,6 +138,9 @@ def test_a_new_container_adopts_what_the_old_one_left_running(hub: OneContainer)
     hub.ready("alice", "lab")
     workspace = f"ws-alice-{hub.name}-lab"
     assert run_cell(hub.hub, "alice", "print(6 * 7)", server="lab").strip() == "42"
+    # It is on the networks of all users: no way to another one, nor to the site through which others' would be found.
+    assert docker("exec", hub.name, "cat", "/proc/sys/net/ipv4/ip_forward") == "0"
+    assert run_cell(hub.hub, "alice", _DIAL, server="lab").split() == ["open", "shut", "shut"]
     # Every line is an entry of a log, the services' among them.
     lines = hub.logs().splitlines()
     assert all(line.startswith("{") for line in lines), [line for line in lines if not line.startswith("{")]
