@@ -50,7 +50,7 @@ def _capability(given: str) -> str:
     """Its plain name: engines take `cap_kill` for KILL too."""
     name = given.strip().upper().removeprefix("CAP_")
     if name not in CAPABILITIES:
-        raise ValueError(f"no workspace may have {name[:40]!r}; there are {', '.join(CAPABILITIES)}")
+        raise ValueError(f"no workspace may have {name[:40]}; there are {', '.join(CAPABILITIES)}")
     return name
 
 
