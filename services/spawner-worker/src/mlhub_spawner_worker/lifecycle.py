@@ -220,9 +220,6 @@ def observe(
             return _ready(record, now)
         case Exited(again=True), Phase.STARTING:
             return _again(record, now, "Starting once more: its port was taken")
-        case Exited(is_left=True), Phase.STARTING | Phase.READY:
-            ending = _ending(record, now, reason=seen.reason, message=_why(record, seen))
-            return ending.model_copy(update={"log_tail": seen.log_tail})
         case Exited(), Phase.STARTING | Phase.READY:
             return _exited(record, seen, now)
         case Failed(), Phase.PREPARING | Phase.STARTING | Phase.READY:
@@ -302,8 +299,7 @@ def _stopped(record: WorkspaceRecord | None, command: StopWorkspace, now: dateti
         return Write(_settled(record, Phase.STOPPED, now, reason=command.reason, message=""))
     if not record.phase.takes_room:
         return Write(record)
-    changes = {"reason": command.reason, "message": "Stopping", "endpoint": None, "expires_at": None}
-    return Write(_moved(record, Phase.STOPPING, now, **changes))
+    return Write(_ending(record, now, reason=command.reason, message="Stopping"))
 
 
 def _deleted(record: WorkspaceRecord, command: DeleteWorkspace, place: Place, now: datetime) -> WorkspaceRecord:
@@ -359,22 +355,16 @@ def _again(record: WorkspaceRecord, now: datetime, message: str) -> WorkspaceRec
 
 
 def _exited(record: WorkspaceRecord, seen: Exited, now: datetime) -> WorkspaceRecord:
-    message = _why(record, seen)
-    if _is_no_failure(record, seen):
-        return _settled(record, Phase.STOPPED, now, reason=Reason.EXITED, message=message)
-    failed = _settled(record, Phase.FAILED, now, reason=seen.reason, message=message)
-    return failed.model_copy(update={"log_tail": seen.log_tail})
-
-
-def _is_no_failure(record: WorkspaceRecord, seen: Exited) -> bool:
     # Who ends before the first answer has not done what it was started for, whatever it says of itself.
-    return seen.code == 0 and seen.reason is Reason.EXITED and record.phase is Phase.READY
-
-
-def _why(record: WorkspaceRecord, seen: Exited) -> str:
-    if seen.reason is Reason.OUT_OF_MEMORY:
-        return sentences.out_of_memory(record.spec.mem_limit)
-    return "It ended by itself" if _is_no_failure(record, seen) else sentences.ended(seen.code)
+    if seen.code == 0 and seen.reason is Reason.EXITED and record.phase is Phase.READY and not seen.is_left:
+        return _settled(record, Phase.STOPPED, now, reason=Reason.EXITED, message="It ended by itself")
+    has_starved = seen.reason is Reason.OUT_OF_MEMORY
+    message = sentences.out_of_memory(record.spec.mem_limit) if has_starved else sentences.ended(seen.code)
+    if seen.is_left:
+        ended = _ending(record, now, reason=seen.reason, message=message)
+    else:
+        ended = _settled(record, Phase.FAILED, now, reason=seen.reason, message=message)
+    return ended.model_copy(update={"log_tail": seen.log_tail})
 
 
 def _gone(record: WorkspaceRecord, seen: Gone, now: datetime) -> WorkspaceRecord | None:
