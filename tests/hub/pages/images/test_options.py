@@ -1,64 +1,20 @@
-"""The form, the dialogs and the pages of nodes where workspaces are containers: plainly, and in a real browser."""
+"""The form and the dialogs where workspaces are containers."""
 
 import re
-from collections.abc import AsyncIterator
-from html import unescape
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import expect
 
 from mlhub_shared.contracts.workspace import Phase, Reason
-from tests.hub.conftest import Stage, make_stage
-from tests.hub.images import images_environment
-from tests.hub.pages.browser import Visitor, browser, chromium, visitor
-from tests.hub.pages.conftest import PASSWORD, approved
+from tests.hub.conftest import Stage
+from tests.hub.pages.browser import Visitor
+from tests.hub.pages.images.conftest import GPUS, needs_browser, text
 from tests.hub.pages.test_pages import act, make, row
 from tests.hub.web import WebSession, field_error
-from tests.support.hub_process import ADMIN_PASSWORD
 from tests.support.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-needs_browser = pytest.mark.skipif(chromium() is None, reason="needs chromium on PATH")
-
-GPUS = {"gpus": ("0", "1", "2", "3"), "gpus_free": ("1", "3"), "labels": {"zone": "b", "gpu": "a100"}}
-SIZE = {"cpu_total": 16, "mem_total": 64 * 1024**3, "cpu_granted": 5, "mem_granted": 12 * 1024**3}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    folder = tmp_path_factory.mktemp("hub")
-    async for made in make_stage(folder, **images_environment(folder)):
-        made.worker.say(backend="docker", limits="Limits of CPU and memory are kept by the engine.", **SIZE, **GPUS)
-        yield made
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def alice(stage: Stage, admin: WebSession) -> AsyncIterator[WebSession]:
-    session = await approved(stage, admin, "alice")
-    yield session
-    await session.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def chrome() -> AsyncIterator[Browser]:
-    async with browser() as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def person(stage: Stage, alice: WebSession, chrome: Browser) -> AsyncIterator[Visitor]:
-    async with visitor(chrome, stage.hub.url) as someone:
-        await someone.login("alice", PASSWORD)
-        someone.complaints.clear()
-        yield someone
-        assert not someone.complaints
-
-
-def text(page: str) -> str:
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
 async def test_the_form_tells_all_there_is_to_choose(stage: Stage, alice: WebSession) -> None:
@@ -247,24 +203,6 @@ async def test_a_title_that_can_not_be_is_said_for_the_default_workspace_too(sta
     assert (await stage.api("GET", "/users/alice/servers/", expect=200))["display_name"] == ""
 
 
-async def test_an_admin_sees_and_drains_the_machines(stage: Stage, admin: WebSession, alice: WebSession) -> None:
-    page = (await admin.get("nodes")).text
-    for said in ("5 of 16 cores", "12 GiB of 64 GiB", "2 of 4", "GPU 1 free", "GPU 0 taken", "gpu=a100", "zone=b"):
-        assert said in text(page), said
-    answer = await admin.post("nodes", node="node1", action="drain")
-    assert answer.headers["location"] == "/hub/nodes"
-    assert "Drained" in (await admin.get("nodes")).text
-    assert stage.worker.drains[-1].requester == "user:admin"
-    assert "being emptied" in (await alice.get("new-workspace")).text
-    await admin.post("nodes", node="node1", action="resume")
-    assert "Takes workspaces" in (await admin.get("nodes")).text
-    assert (await admin.post("nodes", node="none", action="drain")).status_code == 404
-    assert (await alice.get("nodes")).status_code == 403
-    assert (await alice.get("mlhub/nodes")).status_code == 403
-    assert (await alice.post("nodes", form="account", node="node1", action="drain")).status_code == 403
-    assert "/hub/nodes" not in (await alice.get("home")).text
-
-
 @needs_browser
 @pytest.mark.browser
 async def test_the_fields_follow_the_profile(stage: Stage, person: Visitor) -> None:
@@ -351,29 +289,6 @@ async def test_the_pull_of_an_image_is_a_step(stage: Stage, person: Visitor) -> 
 
 @needs_browser
 @pytest.mark.browser
-async def test_the_machines_are_shown_live_and_drained_with_a_question(stage: Stage, chrome: Browser) -> None:
-    async with visitor(chrome, stage.hub.url) as someone:
-        page = someone.page
-        await someone.login("admin", ADMIN_PASSWORD)
-        await page.get_by_role("link", name="Nodes").click()
-        node = page.locator("#node-node1")
-        await expect(node).to_contain_text("5 of 16 cores")
-        stage.worker.say(cpu_granted=7)
-        await expect(node).to_contain_text("7 of 16 cores")
-        await someone.picture("nodes")
-        await node.locator("summary").click()
-        await someone.picture("nodes-question")
-        await page.get_by_role("button", name="Drain node1").click()
-        await expect(node.locator(".ml-status")).to_have_text("Drained")
-        await someone.picture("nodes-drained")
-        await node.locator("summary").click()
-        await page.get_by_role("button", name="Have node1 take workspaces").click()
-        await expect(node.locator(".ml-status")).to_have_text("Takes workspaces")
-        assert not someone.complaints
-
-
-@needs_browser
-@pytest.mark.browser
 async def test_a_link_is_looked_through_before_it_starts_anything(stage: Stage, person: Visitor) -> None:
     page = person.page
     await stage.api(
@@ -410,20 +325,3 @@ async def test_a_link_is_looked_through_before_it_starts_anything(stage: Stage, 
     await person.picture("delete-volume-from-before")
     await page.get_by_role("button", name="Delete linked").click()
     await page.wait_for_url("**/hub/home")
-
-
-@needs_browser
-@pytest.mark.browser
-async def test_a_machine_that_goes_away_is_seen_without_a_reload(stage: Stage, person: Visitor) -> None:
-    await stage.api("POST", "/users/alice/servers/far", expect=202)
-    await stage.until_ready("alice", "far")
-    await person.go("/hub/home")
-    far = person.page.locator("#ws-alice-test-far")
-    await expect(far.get_by_role("link", name="Open")).to_be_visible()
-    stage.worker.leave()
-    await expect(far.locator(".ml-status")).to_have_text("Unreachable", timeout=30_000)
-    await expect(far).to_contain_text("Its machine node1 does not answer.")
-    await expect(far.get_by_role("link", name="Open")).to_have_count(0)
-    await person.picture("home-unreachable")
-    await stage.worker.live()
-    await expect(far.get_by_role("link", name="Open")).to_be_visible()
