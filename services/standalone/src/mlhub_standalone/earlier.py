@@ -79,9 +79,7 @@ OLD: dict[str, Callable[[str, Mapping[str, str]], Answer]] = {
     "DEFAULT_WORKSPACE_PORT": _honoured,
     "EXECUTION_MODE": _execution_mode,
     "SSL_ENABLED": _ssl,
-    "START_SSH": _told_unless(
-        "true", "SSH has a port of its own: where nobody shall come in by it, don't publish it"
-    ),
+    "START_SSH": _told_unless("true", "SSH has a port of its own: where nobody shall come in by it, don't publish it"),
     "START_NGINX": _told_unless("true", _ALL_OR_NOTHING),
     "START_JHUB": _told_unless("true", _ALL_OR_NOTHING),
     "START_CHP": _told_unless("false", "HAProxy has taken the place of configurable-http-proxy, and always runs"),
