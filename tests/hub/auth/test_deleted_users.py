@@ -18,6 +18,7 @@ from mlhub_hub.auth.tables import DeletedUser, create_tables
 from mlhub_hub.auth.user_changes import follow_users
 from mlhub_hub.requester import note_requester
 from mlhub_shared.bus import Bus
+from mlhub_shared.contracts.commands import DeleteWorkspace, SpawnWorkspace, StopWorkspace
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.tasks import end_tasks
 from tests.hub.conftest import Stage
@@ -104,10 +105,11 @@ async def test_a_hub_tells_what_the_one_before_it_did_not_come_to_tell(stage: St
 
     await until_async(lambda: are_told("told"))
     assert (await told(stage.bus))[-1].requester == "service:automation"
+    with closing(sqlite3.connect(stage.hub.folder / "data" / "jupyterhub.sqlite")) as database:
+        await until(lambda: database.execute("select count(*) from mlhub_deleted_users").fetchone() == (0,))
     await stage.hub.kill()
     at = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     with closing(sqlite3.connect(stage.hub.folder / "data" / "jupyterhub.sqlite")) as database, database:
-        assert database.execute("select count(*) from mlhub_deleted_users").fetchone() == (0,)
         row = ("0" * 32, "dies", "user:admin", f"{at:%Y-%m-%d %H:%M:%S.%f}")
         database.execute("insert into mlhub_deleted_users (id, user, requester, deleted_at) values (?, ?, ?, ?)", row)
     await stage.hub.start()
@@ -132,3 +134,36 @@ async def test_users_whose_names_do_not_fit_any_more_are_not_told_as_deleted(sta
 
     await until_async(is_told)
     assert "user1" not in {event.user for event in await told(stage.bus)}
+
+
+async def test_nobody_gets_what_an_earlier_user_of_his_name_had(stage: Stage) -> None:
+    name, worker = "ws-again-test", stage.worker
+    await stage.user("again")
+    await stage.api("POST", "/users/again/server", {"env": {"OF": "the first"}}, expect=202)
+    await stage.until_ready("again")
+    await stage.api("DELETE", "/users/again/server")
+    await stage.until_gone("again")
+    worker.pause()
+    await stage.api("DELETE", "/users/again", expect=204)
+    await stage.user("again")
+    await stage.api("POST", "/users/again/server", expect=202)
+    await asyncio.sleep(1)
+    worker.resume()
+    await stage.until_ready("again")
+    kinds = [type(command) for command in worker.commands if command.workspace.name == name]
+    assert kinds == [SpawnWorkspace, StopWorkspace, DeleteWorkspace, SpawnWorkspace]
+    assert [spawn.spec.env for spawn in worker.spawns_of(name)] == [{"OF": "the first"}, {}]
+
+
+async def test_who_is_only_new_to_the_database_gets_back_what_he_had(stage: Stage) -> None:
+    await stage.user("back")
+    await stage.api("POST", "/users/back/server", expect=202)
+    await stage.until_ready("back")
+    await stage.api("DELETE", "/users/back/server")
+    await stage.until_gone("back")
+    await stage.hub.kill()
+    with closing(sqlite3.connect(stage.hub.folder / "data" / "jupyterhub.sqlite")) as database, database:
+        database.execute("update users set created = ? where name = 'back'", (f"{datetime.now(UTC):%F %T.%f}",))
+    await stage.hub.start()
+    await stage.api("POST", "/users/back/server", expect=202)
+    await stage.until_ready("back", within=10)

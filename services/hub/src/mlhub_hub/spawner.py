@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import structlog
@@ -13,6 +13,7 @@ from tornado import web
 from traitlets import validate
 
 from mlhub_hub.adoption import adopt
+from mlhub_hub.auth.deleted_users import SETTINGS_KEY as DELETED_USERS
 from mlhub_hub.commands import fold
 from mlhub_hub.context import HubContext
 from mlhub_hub.following import follow
@@ -34,6 +35,9 @@ log = structlog.get_logger(__name__)
 
 STOPPED_WITHIN = timedelta(seconds=30)
 """How long `stop` waits for the worker; the command stays on the bus, so that a later worker finds it."""
+
+_LEFT_WITHIN = timedelta(seconds=30)
+"""How long a start waits for what an earlier user of the same name had."""
 
 _PROBE_TRY = 5
 """Seconds of one look through the probe frontend before we see whether the workspace is still ready."""
@@ -103,6 +107,7 @@ class BusSpawner(Spawner):
     async def start(self) -> str:
         """Ask for the workspace and follow it until it is ready; SpawnException tells why it is not."""
         try:
+            await self._until_left()
             spec = self._spec()
             with COMMAND_SECONDS.time():
                 command = await self._ask_for(spec)
@@ -230,6 +235,25 @@ class BusSpawner(Spawner):
         }
         return spec.model_copy(update=given)
 
+    async def _until_left(self) -> None:
+        """What an earlier user of this name had goes first: nobody is to find another's files in his workspace."""
+        record, created = self.record, self.user.orm_user.created.replace(tzinfo=UTC)
+        if record is None or record.requested_at >= created:
+            return
+        since = record.requested_at
+        try:
+            if await self.user.settings[DELETED_USERS].was_deleted(self.user.name, since=since):
+                await self.mlhub.workspaces.wait(
+                    record.name, lambda entry: entry is None or entry.value.requested_at > since, timeout=_LEFT_WITHIN
+                )
+        except TimeoutError:
+            raise SpawnException(
+                "What an earlier user of this name had is still being deleted. Please try again later.",
+                reason="taken",
+            ) from None
+        except MLHubError as error:
+            raise _bus_away(error) from None
+
     async def _ask_for(self, spec: WorkspaceSpec) -> SpawnWorkspace:
         context, workspace, wanted_by = self.mlhub, self.workspace, self._requester()
 
@@ -266,12 +290,7 @@ class BusSpawner(Spawner):
         except Permanent as error:
             raise SpawnException(str(error), reason="refused") from None
         except MLHubError as error:
-            raise SpawnException(
-                "The hub can't reach its message bus. Please try again in a moment.",
-                reason="bus-away",
-                status_code=503,
-                log_message=str(error),
-            ) from None
+            raise _bus_away(error) from None
         assert isinstance(command, SpawnWorkspace)  # noqa: S101
         return command
 
@@ -293,6 +312,15 @@ class BusSpawner(Spawner):
 
     def _requester(self) -> str:
         return requester_of(self.handler) if self.handler else requester()
+
+
+def _bus_away(error: MLHubError) -> SpawnException:
+    return SpawnException(
+        "The hub can't reach its message bus. Please try again in a moment.",
+        reason="bus-away",
+        status_code=503,
+        log_message=str(error),
+    )
 
 
 def _is_up(record: WorkspaceRecord) -> bool:

@@ -1,6 +1,8 @@
 """Tells the other services of deleted users: what the database says was deleted, however often the hub dies."""
 
 import asyncio
+from contextlib import aclosing
+from datetime import datetime
 
 import structlog
 from sqlalchemy import delete, select
@@ -43,6 +45,17 @@ class DeletedUsers:
                 continue
             backoff.reset()
             await self._dirty.wait()
+
+    async def was_deleted(self, user: str, *, since: datetime) -> bool:
+        """Whether a user of this name was deleted since then; BusUnavailable without the bus."""
+        noted = select(DeletedUser.id).where(DeletedUser.user == user, DeletedUser.deleted_at >= since)
+        if self._db.scalars(noted).first() is not None:
+            return True
+        async with aclosing(self._bus.past_events(EventKind.USER_DELETED)) as events:
+            async for event in events:
+                if event.user == user and event.at >= since:
+                    return True
+        return False
 
     async def _tell_all(self) -> None:
         rows = self._db.scalars(select(DeletedUser).order_by(DeletedUser.deleted_at)).all()
