@@ -4,7 +4,6 @@ import asyncio
 import stat
 from pathlib import Path
 
-import httpx
 import pytest
 from aiohttp import web
 
@@ -79,8 +78,7 @@ async def test_a_server_without_a_page_at_its_probe_s_path_is_up_and_a_stopped_o
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         endpoint = Endpoint(host="127.0.0.1", port=runner.addresses[0][1])
-        async with httpx.AsyncClient(trust_env=False) as client:
-            probe = HttpProbe(client, f"http://127.0.0.1:{agent.probe}")
+        async with HttpProbe.open(f"http://127.0.0.1:{agent.probe}") as probe:
             for phase, is_up in ((Phase.STARTING, True), (Phase.STOPPED, False), (Phase.QUEUED, False)):
                 shown = record(phase=phase, endpoint=endpoint)
                 await applied(bus, workspaces=await put(bus, shown))

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
 from mlhub_shared.contracts.workspace import Phase
@@ -52,13 +51,11 @@ async def frontend() -> AsyncIterator[Frontend]:
 )
 async def test_what_counts_as_an_answer(frontend: Frontend, status: str, is_ready: bool) -> None:
     frontend.status = status
-    async with httpx.AsyncClient(trust_env=False) as client:
-        probe = HttpProbe(client, frontend.url + "/")
+    async with HttpProbe.open(frontend.url + "/") as probe:
         assert await probe(record(phase=Phase.STARTING)) is is_ready
     assert frontend.asked == ["GET /user/alice/api HTTP/1.1"]
 
 
 async def test_nobody_there_is_no_answer() -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        probe = HttpProbe(client, f"http://127.0.0.1:{free_port()}")
+    async with HttpProbe.open(f"http://127.0.0.1:{free_port()}") as probe:
         assert await probe(record(phase=Phase.STARTING)) is False

@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-import httpx
-
 from mlhub_shared.runtime.service import Runtime
 from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.base import Backend
@@ -80,10 +78,9 @@ async def running_worker(
     async with contextlib.AsyncExitStack() as stack:
         await backend.open()
         stack.push_async_callback(backend.aclose)
-        # No proxy out of the environment: the probe goes to this deployment's own.
-        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
         attach = await stack.enter_async_context(_attach_server(settings, backend))
-        probe = probe or HttpProbe(client, settings.probe_url)
+        if probe is None:
+            probe = await stack.enter_async_context(HttpProbe.open(settings.probe_url))
         worker = Worker(runtime, settings, backend, probe=probe, attach=attach.address)
         stack.push_async_callback(worker.aclose)
         await worker.start()

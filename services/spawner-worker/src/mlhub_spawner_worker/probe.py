@@ -1,9 +1,12 @@
 """Whether a workspace answers: asked through the proxy, as everybody will reach it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Self
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 
@@ -23,15 +26,26 @@ _GONE = "X-MLHub-Gone"
 class HttpProbe:
     """GETs `<base_url>api` at the proxy's probe frontend."""
 
-    def __init__(self, client: httpx.AsyncClient, probe_url: str) -> None:
-        self._client, self._url = client, probe_url.rstrip("/")
+    def __init__(self, session: aiohttp.ClientSession, probe_url: str) -> None:
+        self._session, self._url = session, probe_url.rstrip("/")
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, probe_url: str) -> AsyncIterator[Self]:
+        """With connections of its own, and no memory: what one workspace says is never passed on to another."""
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=ONE_PROBE.total_seconds()),
+        )
+        async with session:
+            yield cls(session, probe_url)
 
     async def __call__(self, record: WorkspaceRecord) -> bool:
         """Any answer of the workspace itself will do, also one that asks for a login, or knows no such page."""
         try:
-            response = await self._client.get(
-                f"{self._url}{record.base_url}api", timeout=ONE_PROBE.total_seconds(), follow_redirects=False
-            )
-        except httpx.HTTPError:
+            url = URL(f"{self._url}{record.base_url}api", encoded=True)
+            async with self._session.get(url, allow_redirects=False) as response:
+                return response.status < 500 and _GONE not in response.headers
+        except (aiohttp.ClientError, TimeoutError):
             return False
-        return response.status_code < 500 and _GONE not in response.headers
