@@ -187,14 +187,19 @@ async def test_an_agent_that_fails_leaves_what_it_found(agent: Agent) -> None:
     assert agent.haproxy == haproxy
 
 
-async def test_an_agent_that_fails_leaves_nothing_that_it_started(stopped_agent: Agent) -> None:
+async def test_an_agent_that_fails_leaves_nothing_that_it_started(
+    stopped_agent: Agent, nats_server: NatsServer
+) -> None:
     agent = stopped_agent
     taken = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", agent.http)
     async with taken:
+        # The taken port is not looked at before the bus is there.
+        await nats_server.kill()
         await agent.start()
+        await until(lambda: "haproxy.started" in agent.log.read_text())
+        await nats_server.start()
         assert agent.process is not None
         assert await asyncio.wait_for(agent.process.wait(), 30) != 0
-    assert "haproxy.started" in agent.log.read_text()
     with pytest.raises(ConnectionRefusedError):
         await ask(agent.public, "/")
 

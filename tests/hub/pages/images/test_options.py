@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from mlhub_shared.contracts.workspace import Phase, Reason
 from tests.hub.conftest import Stage
@@ -203,6 +203,12 @@ async def test_a_title_that_can_not_be_is_said_for_the_default_workspace_too(sta
     assert (await stage.api("GET", "/users/alice/servers/", expect=200))["display_name"] == ""
 
 
+async def choose(page: Page, action: str) -> None:
+    """From the menu of the workspace `chosen`."""
+    await page.locator("#ws-alice-test-chosen .ml-menu > summary").click()
+    await page.get_by_role("link", name=action).click()
+
+
 @needs_browser
 @pytest.mark.browser
 async def test_the_fields_follow_the_profile(stage: Stage, person: Visitor) -> None:
@@ -231,6 +237,7 @@ async def test_the_fields_follow_the_profile(stage: Stage, person: Visitor) -> N
     await stage.until_ready("alice", "chosen")
     spec = stage.worker.spawns_of("ws-alice-test-chosen")[-1].spec
     assert (spec.profile, spec.cpu_limit, spec.gpus, spec.is_mount_volume) == ("large", 5, "3", False)
+    await page.wait_for_url("**/user/alice/chosen/**")
     person.complaints.clear()  # there is no workspace behind the scripted worker
     await person.go("/hub/home")
     await expect(page.locator("#ws-alice-test-chosen")).to_contain_text("no persistent volume")
@@ -240,21 +247,18 @@ async def test_the_fields_follow_the_profile(stage: Stage, person: Visitor) -> N
     await expect(page.locator("#ws-alice-test-chosen")).to_contain_text("more memory than it may have")
     await stage.until_gone("alice", "chosen")
     await person.picture("home-images")
-    await page.locator("#ws-alice-test-chosen .ml-menu > summary").click()
-    await page.get_by_role("link", name="Options and start").click()
+    await choose(page, "Options and start")
     await expect(page.get_by_label("Persistent volume")).not_to_be_checked()
     await person.picture("options-stopped")
     await page.locator("#cpu_limit").fill("3")
     await page.get_by_role("button", name="Save without starting").click()
     await page.wait_for_url("**/hub/home")
     await expect(page.locator("#ws-alice-test-chosen")).to_contain_text("3 cores instead of 4")
-    await page.locator("#ws-alice-test-chosen .ml-menu > summary").click()
-    await page.get_by_role("link", name="Update").click()
+    await choose(page, "Update")
     await expect(page.get_by_role("dialog")).to_contain_text("it begins without files")
     await person.picture("update")
     await page.get_by_role("link", name="Leave it as it is").click()
-    await page.locator("#ws-alice-test-chosen .ml-menu > summary").click()
-    await page.get_by_role("link", name="Delete").click()
+    await choose(page, "Delete")
     await person.picture("delete-no-volume")
     await page.get_by_role("button", name="Delete Fine tuning").click()
     await expect(page.locator("#ws-alice-test-chosen")).to_have_count(0)
@@ -313,6 +317,7 @@ async def test_a_link_is_looked_through_before_it_starts_anything(stage: Stage, 
     await page.get_by_role("button", name="Start with these options").click()
     await stage.until_ready("alice", "linked")
     assert "hush" not in page.url
+    await page.wait_for_url("**/user/alice/linked/**")
     person.complaints.clear()  # there is no workspace behind the scripted worker
     spec = stage.worker.spawns_of("ws-alice-test-linked")[-1].spec
     assert (spec.profile, spec.cpu_limit, spec.mem_limit, spec.gpus) == ("large", 3, 512 * 1024**2, None)
