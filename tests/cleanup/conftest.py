@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from mlhub_cleanup.service import build
 from mlhub_cleanup.settings import CleanupSettings
-from mlhub_shared.bus import Bus
+from mlhub_shared.bus import Bus, Table
 from mlhub_shared.contracts.commands import Command
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.workspace import WorkspaceRecord
@@ -85,6 +85,15 @@ class Seen:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
+        self.tables: list[Table[Any]] = []
+        """Of whoever is tested."""
+
+    async def settled(self) -> None:
+        """Wait until those tables show all that is on the bus."""
+        for table in self.tables:
+            state = (await self.bus.connection.js.stream_info(f"KV_{table.bucket.name}")).state
+            while table.revision < state.last_seq:  # noqa: ASYNC110  (the test's own time-out bounds it)
+                await asyncio.sleep(0.01)
 
     async def put(self, value: WorkspaceRecord) -> WorkspaceRecord:
         await self.bus.workspaces.put(value.name, value)

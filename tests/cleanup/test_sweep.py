@@ -26,8 +26,9 @@ from tests.support.waiting import until, until_async
 
 
 @pytest.fixture
-async def sweep(bus: Bus, hub: ScriptedHub) -> AsyncIterator[Sweep]:
+async def sweep(bus: Bus, seen: Seen, hub: ScriptedHub) -> AsyncIterator[Sweep]:
     records, leases = bus.start_table(bus.workspaces), bus.start_table(bus.workers)
+    seen.tables = [records, leases]
     await asyncio.gather(records.synced(), leases.synced())
     async with HubApi(hub.url, SecretStr(TOKEN)) as api:
         yield Sweep(bus, records, leases, Commands(bus, utc_now), api, utc_now)
@@ -36,7 +37,7 @@ async def sweep(bus: Bus, hub: ScriptedHub) -> AsyncIterator[Sweep]:
 async def house(seen: Seen, *users: str) -> list[WorkspaceRecord]:
     """One workspace for each of these, known to the sweep."""
     values = [await seen.put(living(user, until=None)) for user in users]
-    await asyncio.sleep(0.1)
+    await seen.settled()
     return values
 
 
@@ -116,7 +117,7 @@ async def test_an_earlier_user_of_the_name_vouches_for_nothing_of_the_next(
     for value in (left, newer):
         await seen.put(value)
     await seen.bus.emit(deletion_of("gone"))
-    await asyncio.sleep(0.1)
+    await seen.settled()
     report, _ = await sweep.once()
     assert {item.server: item.outcome for item in report.workspaces} == {"left": Outcome.ASKED, "newer": Outcome.HELD}
     assert not await is_deleted(seen, newer)
@@ -191,7 +192,7 @@ async def test_a_dry_run_does_nothing_and_counts_for_nothing(seen: Seen, sweep: 
     hub.users = ["a"]
     _, gone, over = await house(seen, "a", "gone", "over")
     await seen.put(over.model_copy(update={"expires_at": soon(-5)}))
-    await asyncio.sleep(0.1)
+    await seen.settled()
     report = await sweep.users(dry_run=True)
     expired = await sweep.expired(dry_run=True)
     assert outcomes(report) == {"gone": Outcome.FOUND, "over": Outcome.FOUND}
@@ -220,7 +221,7 @@ async def test_what_timers_missed_is_stopped(seen: Seen, sweep: Sweep, hub: Scri
     over = await seen.put(living("over", until=soon(-5)))
     for name, fields in (("later", {"until": soon(60)}), ("done", {"until": soon(-5), "phase": Phase.STOPPED})):
         await seen.put(living(name, **fields))
-    await asyncio.sleep(0.1)
+    await seen.settled()
     _, report = await sweep.once()
     assert [(item.user, item.outcome) for item in report.workspaces] == [("over", Outcome.ASKED)]
     command = await seen.command(over)
@@ -243,7 +244,7 @@ async def test_what_has_no_record_is_reported_only(bus: Bus, seen: Seen, sweep: 
     await bus.answer(LIST_RESOURCES, ListResources, listed, node="n1")
     for node in ("n1", "n2"):
         await bus.workers.put(node, WorkerLease(node=node, pool="default", backend="process", started_at=NOW))
-    await asyncio.sleep(0.1)
+    await seen.settled()
     report = await sweep.users(dry_run=False)
     assert report.unclaimed == held[1:]
     assert report.silent_nodes == ["n2"]

@@ -28,7 +28,7 @@ def workspace(user: str = "alice") -> WorkspaceId:
 
 ALICE, BOB = workspace().name, workspace("bob").name
 GRACE = timedelta(seconds=1)
-SOON = 5
+SOON = 30
 
 
 async def process(folder: Path) -> AsyncIterator[Backend]:

@@ -46,7 +46,7 @@ async def test_a_death_is_told_though_what_it_left_can_not_be_cleared_away_and_t
         await people.reaches(BOB, Phase.QUEUED)
         scripted.stuck.add(ALICE)
         scripted.die(ALICE, 3)
-        told = await people.reaches(ALICE, Phase.STOPPING, within=10)
+        told = await people.reaches(ALICE, Phase.STOPPING, within=30)
         assert (told.reason, told.message) == (Reason.EXITED, "It ended with exit code 3")
         assert told.endpoint is None
         await until(lambda: scripted.calls["stop", ALICE] > 2)

@@ -166,4 +166,4 @@ async def test_who_is_only_new_to_the_database_gets_back_what_he_had(stage: Stag
         database.execute("update users set created = ? where name = 'back'", (f"{datetime.now(UTC):%F %T.%f}",))
     await stage.hub.start()
     await stage.api("POST", "/users/back/server", expect=202)
-    await stage.until_ready("back", within=10)
+    await stage.until_ready("back")
