@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mlhub_shared.contracts.commands import DeleteWorkspace, StopWorkspace
+from mlhub_shared.contracts.commands import DeleteWorkspace, SpawnWorkspace, StopWorkspace
 from mlhub_shared.contracts.workspace import Phase, Reason
 from tests.hub.conftest import Stage
 from tests.support.waiting import until, until_async
@@ -121,6 +121,26 @@ async def test_deleting_a_workspace_deletes_its_data(stage: Stage) -> None:
 
     await until_async(is_gone)
     assert [c for c in stage.worker.commands if isinstance(c, DeleteWorkspace) and c.workspace.user == "del"]
+
+
+async def test_a_default_workspace_is_deleted_with_its_data_and_starts_anew(stage: Stage) -> None:
+    await stage.user("default")
+    name, worker = "ws-default-test", stage.worker
+    await stage.api("POST", "/users/default/server", {"env": {"A": "b"}}, expect=202)
+    await stage.until_ready("default")
+    await stage.api("DELETE", "/users/default/server")
+    await stage.until_gone("default")
+    worker.pause()
+    await stage.api("DELETE", "/users/default/server", {"remove": True}, expect=204)
+    await stage.api("POST", "/users/default/server", expect=202)
+    await asyncio.sleep(0.5)
+    worker.resume()
+    await stage.until_ready("default")
+    kinds = [type(command) for command in worker.commands if command.workspace.name == name]
+    assert kinds == [SpawnWorkspace, StopWorkspace, DeleteWorkspace, SpawnWorkspace]
+    assert worker.spawns_of(name)[-1].spec.env == {}
+    await stage.api("DELETE", "/users/default/server", {"remove": True}, expect=204)
+    await stage.api("DELETE", "/users/default/server", {"remove": True}, expect=204)
 
 
 async def test_a_workspace_made_anew_while_it_is_deleted_is_the_hubs_own(stage: Stage) -> None:

@@ -83,7 +83,7 @@ def test_a_workspace_on_a_machine_that_is_away_is_neither_ready_nor_dead() -> No
     assert (shown.status.word, shown.status.tone) == ("Unreachable", Tone.AWAY)
     assert "n1 does not answer" in shown.status.sentence
     assert shown.can == {"stop", "delete"}
-    assert not row(ready, Server("alice"), is_unreachable=True).can & {"open", "start", "delete"}
+    assert not row(ready, Server("alice"), is_unreachable=True).can & {"open", "start"}
 
 
 def test_what_differs_from_the_profile_is_said() -> None:
@@ -150,7 +150,8 @@ def test_what_is_being_stopped_offers_nothing() -> None:
 
 def test_a_ready_one_can_be_opened_stopped_and_deleted() -> None:
     assert row(record(phase=Phase.READY)).can == {"open", "stop", "delete"}
-    assert row(record(phase=Phase.READY), Server("alice")).can == {"open", "stop"}, "the default one stays"
+    assert row(record(phase=Phase.READY), Server("alice")).can == {"open", "stop", "delete"}
+    assert "delete" not in row(None, Server("alice")).can, "of the default one there is nothing yet"
 
 
 def test_users_of_handed_out_workspaces_start_and_stop_but_change_nothing() -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
+from jupyterhub.handlers import BaseHandler
 from jupyterhub.scopes import needs_scope
 from jupyterhub.spawner import Spawner
 from jupyterhub.user import User
@@ -26,7 +27,7 @@ from mlhub_hub.totals import others_up
 Body = dict[str, Any]
 
 _STOPPED_WITHIN = 40
-"""Seconds that the servers of a user who is deleted may take to stop."""
+"""Seconds that the servers of a user who is deleted, or his default one, may take to stop."""
 
 
 _NOT_OPTIONS = {"display_name", "user_options"}
@@ -100,6 +101,9 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
             return
         modes.check_delete(self.mlhub, self, user_name)
         async with alone(self.mlhub, user_name, [server_name]):
+            if not server_name:
+                await self._empty_default(user_name)
+                return
             await super().delete(user_name, server_name)
             await until_removed(self.find_user(user_name), server_name)
 
@@ -125,6 +129,20 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
             if not is_up:
                 self.mlhub.updates.discard(name)
             raise
+
+    async def _empty_default(self, user_name: str) -> None:
+        """Have nothing left of the default workspace but the entry that JupyterHub keeps for everybody."""
+        user = self.find_user(user_name)
+        if user is None:
+            raise web.HTTPError(404)
+        spawner = user.spawners[""]
+        await _stop(self, spawner)
+        await user._delete_spawner(spawner)
+        spawner.user_options = {}
+        orm_spawner = spawner.orm_spawner
+        orm_spawner.user_options = orm_spawner.started = orm_spawner.display_name = None
+        self.db.commit()
+        self.set_status(204)
 
     def _wanted(self, body: Body) -> Body | None:
         """The options that a body asks for, which anybody may have; None: those there are.
@@ -177,7 +195,7 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
             if user is not None and user.name != self.current_user.name:
                 # JupyterHub stops the default server only, and fails half-way with any other still up.
                 active = [spawner for spawner in user.spawners.values() if spawner.active]
-                await asyncio.gather(*(self._stop(spawner) for spawner in active))
+                await asyncio.gather(*(_stop(self, spawner) for spawner in active))
             await super().delete(user_name)
         self.settings[deleted_users.SETTINGS_KEY].wake()
 
@@ -201,7 +219,7 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
             *(known.workspace.server for known in self.mlhub.workspaces.values() if known.workspace.user == user.name),
         }
         if names == {""}:
-            message = f"{user.name} has files in the default workspace, which belong to that name: it has to stay."
+            message = f"{user.name} has files in the default workspace, which belong to that name: delete it first."
             raise web.HTTPError(400, message)
         if names:
             message = f"{user.name} has workspaces, whose files belong to that name: delete them first."
@@ -209,17 +227,20 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
         if await self.mlhub.trace_of(self.mlhub.workspace(user.name, "")) is not None:
             raise web.HTTPError(409, f"A workspace of {user.name} is on its way. Try again in a moment.")
 
-    async def _stop(self, spawner: Spawner) -> None:
-        try:
-            async with asyncio.timeout(_STOPPED_WITHIN):
-                await cancel_spawn(spawner)
-                if not spawner.pending:
-                    await (await self.stop_single_user(spawner.user, spawner.name))
-                while spawner.active:  # noqa: ASYNC110  (JupyterHub tells nobody)
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            message = f"The workspace {spawner.user.name}/{spawner.name} is still stopping. Try again in a moment."
-            raise web.HTTPError(400, message) from None
+
+async def _stop(handler: BaseHandler, spawner: Spawner) -> None:
+    if not spawner.active:
+        return
+    try:
+        async with asyncio.timeout(_STOPPED_WITHIN):
+            await cancel_spawn(spawner)
+            if not spawner.pending:
+                await (await handler.stop_single_user(spawner.user, spawner.name))
+            while spawner.active:  # noqa: ASYNC110  (JupyterHub tells nobody)
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        message = f"The workspace {spawner.user.name}/{spawner.name} is still stopping. Try again in a moment."
+        raise web.HTTPError(400, message) from None
 
 
 def _is_workspace(orm_spawner: Any) -> bool:

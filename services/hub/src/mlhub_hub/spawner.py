@@ -14,6 +14,7 @@ from traitlets import validate
 
 from mlhub_hub.adoption import adopt
 from mlhub_hub.auth.deleted_users import SETTINGS_KEY as DELETED_USERS
+from mlhub_hub.auth.deleted_users import DeletedUsers
 from mlhub_hub.commands import fold
 from mlhub_hub.context import HubContext
 from mlhub_hub.following import follow
@@ -37,7 +38,7 @@ STOPPED_WITHIN = timedelta(seconds=30)
 """How long `stop` waits for the worker; the command stays on the bus, so that a later worker finds it."""
 
 _LEFT_WITHIN = timedelta(seconds=30)
-"""How long a start waits for what an earlier user of the same name had."""
+"""How long a start waits for what is being deleted under its name."""
 
 _PROBE_TRY = 5
 """Seconds of one look through the probe frontend before we see whether the workspace is still ready."""
@@ -236,23 +237,33 @@ class BusSpawner(Spawner):
         return spec.model_copy(update=given)
 
     async def _until_left(self) -> None:
-        """What an earlier user of this name had goes first: nobody is to find another's files in his workspace."""
-        record, created = self.record, self.user.orm_user.created.replace(tzinfo=UTC)
-        if record is None or record.requested_at >= created:
+        """What was deleted goes first: nobody is to find it again, least of all the next user of the same name."""
+        record = self.record
+        if record is None:
             return
-        since = record.requested_at
         try:
-            if await self.user.settings[DELETED_USERS].was_deleted(self.user.name, since=since):
+            if await self._was_deleted(record):
                 await self.mlhub.workspaces.wait(
-                    record.name, lambda entry: entry is None or entry.value.requested_at > since, timeout=_LEFT_WITHIN
+                    record.name,
+                    lambda entry: entry is None or entry.value.generation > record.generation,
+                    timeout=_LEFT_WITHIN,
                 )
         except TimeoutError:
             raise SpawnException(
-                "What an earlier user of this name had is still being deleted. Please try again later.",
-                reason="taken",
+                "The workspace that had this name is still being deleted. Please try again later.", reason="taken"
             ) from None
         except MLHubError as error:
             raise _bus_away(error) from None
+
+    async def _was_deleted(self, record: WorkspaceRecord) -> bool:
+        """Whether its worker, when it said this, did not know yet that it has to go."""
+        last = await self.mlhub.commands.last(self.workspace)
+        if isinstance(last, DeleteWorkspace) and last.generation > record.generation:
+            return True
+        if record.requested_at >= self.user.orm_user.created.replace(tzinfo=UTC):
+            return False
+        deleted: DeletedUsers = self.user.settings[DELETED_USERS]
+        return await deleted.was_deleted(self.user.name, since=record.requested_at)
 
     async def _ask_for(self, spec: WorkspaceSpec) -> SpawnWorkspace:
         context, workspace, wanted_by = self.mlhub, self.workspace, self._requester()

@@ -11,7 +11,7 @@ def ended(code: int | None) -> str:
     if code is None:
         return "It ended by itself; its exit code is not known"
     if code == _KILLED:
-        return "It was killed (signal 9), as happens when its memory runs out"
+        return "It was killed (signal 9): by somebody, or because the machine's memory ran out"
     return f"It was ended by signal {-code}" if code < 0 else f"It ended with exit code {code}"
 
 

@@ -184,9 +184,9 @@ def extended(record: WorkspaceRecord, policy: Policy, now: datetime) -> datetime
 def actions(record: WorkspaceRecord | None, server: Server, status: Status, rights: Rights) -> frozenset[str]:
     """What the buttons of a workspace offer now."""
     if status.tone is Tone.OK:
-        return frozenset({"open", "stop"} | _deletable(server, rights))
+        return frozenset({"open", "stop"} | _deletable(record, server, rights))
     if status.tone is Tone.AWAY:
-        return frozenset({"stop"} | _deletable(server, rights))
+        return frozenset({"stop"} | _deletable(record, server, rights))
     if status.word == "Stopping":
         return frozenset()
     if status.tone in (Tone.BUSY, Tone.WAITING):
@@ -196,11 +196,12 @@ def actions(record: WorkspaceRecord | None, server: Server, status: Status, righ
         can.add("retry" if status.tone is Tone.BAD else "start")
     if rights.change_options:
         can.add("options")
-    return frozenset(can | _deletable(server, rights))
+    return frozenset(can | _deletable(record, server, rights))
 
 
-def _deletable(server: Server, rights: Rights) -> set[str]:
-    return {"delete"} if rights.delete and server.name else set()
+def _deletable(record: WorkspaceRecord | None, server: Server, rights: Rights) -> set[str]:
+    # Of the default workspace an entry always stays; only what it has can go.
+    return {"delete"} if rights.delete and (server.name or record is not None) else set()
 
 
 def links_of(server: Server, *, hub_url: str, base_url: str) -> Links:
