@@ -11,7 +11,7 @@ import yaml
 
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 from mlhub_standalone.earlier import OLD
-from tests.support.compose import COMPOSE_COMMANDS, IMAGES, ROOT, SERVICES
+from tests.support.compose import COMPOSE_COMMANDS, IMAGES, ROOT, SERVICES, read_config
 
 COMMANDS = [
     pytest.param(
@@ -25,16 +25,7 @@ COMMANDS = [
 
 def read(command: tuple[str, ...], folder: Path = ROOT, **variables: str) -> dict[str, Any]:
     """The file as that compose understands it."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
-    run = subprocess.run(
-        [*command, "-f", str(ROOT / "compose.yaml"), "--project-directory", str(folder), "config"],
-        env=kept | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    run = read_config(command, "-f", str(ROOT / "compose.yaml"), "--project-directory", str(folder), **variables)
     assert run.returncode == 0, run.stderr
     assert "warn" not in run.stderr.lower(), run.stderr
     understood: dict[str, Any] = yaml.safe_load(run.stdout)

@@ -1,14 +1,12 @@
 """The files for several hosts, as both versions of compose read them."""
 
-import os
-import subprocess
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.deploy.test_compose_file import COMMANDS
-from tests.support.compose import ROOT, SERVICES
+from tests.support.compose import ROOT, SERVICES, read_config
 
 FIRST, SECOND = "10.0.0.1", "10.0.0.2"
 POLICY = ("MLHUB_MAX_", "MLHUB_DEFAULT_", "DEFAULT_", "MLHUB_USER_", "MLHUB_IMAGES", "MLHUB_PROFILES", "MLHUB_KEEP_")
@@ -16,16 +14,7 @@ POLICY = ("MLHUB_MAX_", "MLHUB_DEFAULT_", "DEFAULT_", "MLHUB_USER_", "MLHUB_IMAG
 
 def read(command: tuple[str, ...], *files: str, **variables: str) -> dict[str, Any]:
     """The services that compose understands; RuntimeError where it refuses."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
-    run = subprocess.run(
-        [*command, *(word for file in files for word in ("-f", str(ROOT / file))), "config"],
-        env=kept | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    run = read_config(command, *(word for file in files for word in ("-f", str(ROOT / file))), **variables)
     if run.returncode:
         raise RuntimeError(run.stderr)
     services: dict[str, Any] = yaml.safe_load(run.stdout)["services"]

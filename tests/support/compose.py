@@ -25,6 +25,21 @@ IMAGES = tuple(
     for name in ("nats", "hub", "spawner-worker", "cleanup", "ssh-gateway", "proxy", "standalone", "workspace")
 )
 
+
+def read_config(command: tuple[str, ...], *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What that compose says of files it is to read, with no other variables than these."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
+    return subprocess.run(
+        [*command, *options, "config"],
+        env=kept | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
 API_TOKEN = "a-token-of-the-test-that-is-long-enough"
 ADMIN, ADMIN_PASSWORD = "admin", "a-password-of-the-test"
 

@@ -10,7 +10,7 @@ from tornado import web
 
 from mlhub_hub.context import Before, HubContext
 from mlhub_hub.modes import check_start
-from mlhub_hub.spawner import BusSpawner, kept_options
+from mlhub_hub.spawner import MAX_TITLE, BusSpawner, kept_options
 from mlhub_hub.totals import others_up
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.options import split_secrets, validate
@@ -19,9 +19,6 @@ from mlhub_shared.contracts.workspace import WorkspaceSpec
 from mlhub_shared.errors import Temporary
 
 Options = dict[str, Any]
-MAX_TITLE = 64
-"""Characters of a display name."""
-
 _ENVIRONMENTS = {"env", "secret_env"}
 
 

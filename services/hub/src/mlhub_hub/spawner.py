@@ -47,8 +47,8 @@ _OWN_ENV = frozenset({"JUPYTERHUB_SERVICE_URL"})
 """What JupyterHub sets and only the worker can know."""
 
 
-_TITLE_LENGTH = 64
-"""Characters of a display name that go with the workspace; JupyterHub allows more."""
+MAX_TITLE = 64
+"""Characters of a display name; JupyterHub allows more."""
 
 FOR_ONE_START = {"update", "display_name"}
 """What among the options is not kept with them."""
@@ -231,7 +231,7 @@ class BusSpawner(Spawner):
             raise SpawnException(str(error), reason="invalid") from None
         title = self.orm_spawner.display_name
         given = {
-            "display_name": title[:_TITLE_LENGTH] if title and title != self.name else None,
+            "display_name": title[:MAX_TITLE] if title and title != self.name else None,
             "update": self.workspace.name in self.mlhub.updates,
         }
         return spec.model_copy(update=given)

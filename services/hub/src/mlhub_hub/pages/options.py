@@ -25,6 +25,7 @@ from mlhub_hub.pages.form import (
 )
 from mlhub_hub.pages.room import Room, room_for
 from mlhub_hub.pages.workspaces import server_of
+from mlhub_hub.spawner import MAX_TITLE
 from mlhub_hub.totals import others_up
 from mlhub_shared.contracts.policy import OptionsError
 
@@ -100,7 +101,7 @@ class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
             taken=sorted(name for name in user.orm_spawners if name),
             name_pattern=NAME_PATTERN,
             name_rule=NAME_RULE,
-            max_title=checked.MAX_TITLE,
+            max_title=MAX_TITLE,
             room=self.room(user, server or ""),
             home_url=self.home_url(user),
             is_linked=is_linked,
@@ -125,7 +126,7 @@ class _OptionsForm(AcceptedSpawns, PageHandler, SpawnHandler):
         try:
             title = checked.title_of({"display_name": title}) or server
         except OptionsError:
-            errors["display_name"] = f"At most {checked.MAX_TITLE} letters, digits, signs and single spaces."
+            errors["display_name"] = f"At most {MAX_TITLE} letters, digits, signs and single spaces."
         return _Asked(formdata, options, title, errors)
 
     async def _do(self, user: User, server: str | None, asked: _Asked, action: Callable[[], Awaitable[None]]) -> None:

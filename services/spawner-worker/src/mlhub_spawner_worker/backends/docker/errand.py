@@ -16,6 +16,9 @@ from mlhub_spawner_worker.backends.docker.own_container import own_container
 
 DEFAULT_IMAGE = "mlhub-spawner-worker"
 
+_WITHIN = 60
+"""Seconds for one errand: the engine's client would wait for its end without a bound."""
+
 _CONFINED = {
     "CapDrop": ["ALL"],
     "SecurityOpt": ["no-new-privileges:true"],
@@ -28,7 +31,7 @@ _CONFINED = {
 async def run_errand(
     engine: Engine, hub: str, service: str, command: Sequence[str], *, image: str | None, host: dict[str, Any]
 ) -> str:
-    """What it said; BackendError if it fails.
+    """What it said; BackendError if it fails, EngineAway if it takes longer than a minute.
 
     One of each `service` at a time. Without an `image` it has that of the worker's own container.
     """
@@ -44,17 +47,18 @@ async def run_errand(
     }
     name = f"mlhub-{service}-{hub}"
     with translated(f"run {name}"):
-        with suppress(DockerError):
-            # Left by a worker that was ended at the wrong moment.
-            await engine.docker.containers.container(name).delete(force=True)
-        container = await engine.docker.containers.create(config, name=name)
-        try:
-            await container.start()
-            ended = await container.wait()
-            said = "".join(await container.log(stdout=True))
-            complaint = "".join(await container.log(stderr=True))
-        finally:
-            await asyncio.shield(asyncio.ensure_future(container.delete(force=True)))
+        async with asyncio.timeout(_WITHIN):
+            with suppress(DockerError):
+                # Left by a worker that was ended at the wrong moment.
+                await engine.docker.containers.container(name).delete(force=True)
+            container = await engine.docker.containers.create(config, name=name)
+            try:
+                await container.start()
+                ended = await container.wait()
+                said = "".join(await container.log(stdout=True))
+                complaint = "".join(await container.log(stderr=True))
+            finally:
+                await asyncio.shield(asyncio.ensure_future(container.delete(force=True)))
     return outcome(ended["StatusCode"], said, complaint)
 
 
