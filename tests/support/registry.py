@@ -35,6 +35,9 @@ class Registry:
         """`user:password` that everybody must know; None: nobody is asked."""
         self.pause = 0.0
         """Seconds before each piece of a layer."""
+        self.open = asyncio.Event()
+        """While it is clear, no piece of a layer is sent."""
+        self.open.set()
         self.asked: Counter[str] = Counter()
         """How often each layer or manifest was asked for, by digest or `name:tag`."""
         self._blobs: dict[str, bytes] = {}
@@ -108,6 +111,7 @@ class Registry:
         if request.method == "GET":
             for at in range(0, len(blob), _CHUNK):
                 await asyncio.sleep(self.pause)
+                await self.open.wait()
                 await response.write(blob[at : at + _CHUNK])
         return response
 

@@ -30,7 +30,7 @@ async def no_images_left(stand: Stand, images: Registry) -> AsyncIterator[None]:
 async def test_an_image_is_fetched_once_for_all_who_wait_and_each_is_told_how_far_it_is(
     stand: Stand, images: Registry
 ) -> None:
-    images.pause = 0.15
+    images.open.clear()
     name = images.push(size=1_000_000)
     async with stand.backend(profiles=(profile(image=name),), pull="missing") as backend:
         jobs = [stand.job(user) for user in ("alice", "bob", "carol")]
@@ -42,14 +42,19 @@ async def test_an_image_is_fetched_once_for_all_who_wait_and_each_is_told_how_fa
 
             await backend.prepare(jobs[index], report)
 
-        await asyncio.gather(*(prepare(index) for index in range(3)))
+        def is_told_to_all() -> bool:
+            return all(any("0 of 2 layers" in one and " MB" in one for one in words) for words in said.values())
+
+        async with asyncio.TaskGroup() as waiting:
+            for index in range(3):
+                waiting.create_task(prepare(index))
+            await until(is_told_to_all)
+            images.open.set()
         assert images.layers_sent == 1
         other = images.push("other")
         await backend.prepare(stand.job("dave", image=other), stand.report)
         # The engine fetches a layer once even for many pulls, but asks for the manifest at each.
         assert images.asked["server:latest"] == images.asked["other:latest"]
-        for messages in said.values():
-            assert any("0 of 2 layers" in message and " MB" in message for message in messages)
         started = await backend.start(jobs[0])
         assert started.image_id == (await stand.docker.images.inspect(name))["Id"]
 
