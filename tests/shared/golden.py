@@ -69,6 +69,8 @@ SPEC = WorkspaceSpec(
     lifetime=timedelta(days=1, hours=12),
     is_mount_volume=False,
     display_name="My GPUs",
+    own_tools=True,
+    own_ssh=True,
     update=True,
 )
 
@@ -192,6 +194,24 @@ SAMPLES: dict[str, Sample] = {
         )
     ),
     "drain-node": of(queries.DrainNode(draining=True, requester="user:admin", correlation_id="c1")),
+    "list-ports": of(queries.ListPorts(workspace=WORKSPACE)),
+    "ports": of(queries.Ports(ports=[queries.Port(port=8050, program="python3")])),
+    "open-port": of(queries.OpenPort(workspace=WORKSPACE, port=8050)),
+    "end-session": of(queries.EndSession(id="s1", requester="user:admin", correlation_id="c1")),
+    "open-session": of(
+        services.OpenSession(
+            id="s1",
+            gateway="n1",
+            requester="user:alice",
+            workspace=WORKSPACE,
+            client="192.0.2.7",
+            method="key",
+            fingerprint="SHA256:x",
+            opened_at=NOW,
+            bytes_in=5,
+            bytes_out=6,
+        )
+    ),
     "reply": of(Reply(answer={"node": "n1", "resources": []})),
     "failure": of(Reply(failure=Failure(message="no such workspace", temporary=True))),
 }

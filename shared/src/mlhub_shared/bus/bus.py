@@ -23,7 +23,7 @@ from mlhub_shared.bus.timers import Timers
 from mlhub_shared.contracts.commands import Command, decode_command
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import Failure, Reply
-from mlhub_shared.contracts.services import ProxyActivity, ProxyState, Route, SshKey, WorkerLease
+from mlhub_shared.contracts.services import OpenSession, ProxyActivity, ProxyState, Route, SshKey, WorkerLease
 from mlhub_shared.contracts.subjects import Subjects
 from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, Conflict, MLHubError, Permanent, Temporary
@@ -62,6 +62,7 @@ class Bus:
         self.proxies = Bucket(connection, self.subjects.proxies, ProxyState)
         self.activity = Bucket(connection, self.subjects.activity, ProxyActivity)
         self.ssh_keys = Bucket(connection, self.subjects.ssh_keys, SshKey)
+        self.sessions = Bucket(connection, self.subjects.sessions, OpenSession)
         self.secrets = Bucket(connection, self.subjects.secrets, WorkspaceSecrets)
 
     @classmethod
@@ -244,16 +245,16 @@ class Bus:
         node: str | None = None,
         timeout: timedelta = QUERY,
     ) -> M:
-        """Ask any worker (or the one of `node`); Temporary if none answers, Permanent if it says no."""
+        """Ask any who answer (or the one of `node`); Temporary if nobody does, Permanent if the answer is no."""
         subject = self.subjects.query(verb, node)
         try:
             message = await self.connection.client.request(
                 subject, query.model_dump_json().encode(), timeout=timeout.total_seconds()
             )
         except nats.errors.NoRespondersError as error:
-            raise Temporary("no worker is there to answer") from error
+            raise Temporary("nobody is there to answer") from error
         except (TimeoutError, nats.errors.Error) as error:
-            raise BusUnavailable("the worker did not answer in time") from error
+            raise BusUnavailable("no answer came in time") from error
         reply = Reply.model_validate_json(message.data)
         if (failure := reply.failure) is not None:
             raise Temporary(failure.message) if failure.temporary else Permanent(failure.message)
@@ -353,7 +354,7 @@ async def _reply(data: bytes, query: type[Q], handler: Callable[[Q], Awaitable[B
         failure = Failure(message=str(error), temporary=isinstance(error, Temporary))
     except Exception:
         log.exception("query.failed", query=query.__name__)
-        failure = Failure(message="the worker failed to answer; its log says why", temporary=True)
+        failure = Failure(message="the service failed to answer; its log says why", temporary=True)
     else:
         return Reply(answer=answer.model_dump(mode="json")).model_dump_json().encode()
     return Reply(failure=failure).model_dump_json().encode()

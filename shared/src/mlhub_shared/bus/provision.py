@@ -65,9 +65,11 @@ def streams(subjects: Subjects) -> list[StreamConfig]:
         _bucket(subjects.routes),
         _bucket(subjects.ssh_keys),
         _bucket(subjects.secrets),
+        _bucket(subjects.certs),
         _bucket(subjects.workers, leases=True),
         _bucket(subjects.proxies, leases=True),
         _bucket(subjects.activity, leases=True),
+        _bucket(subjects.sessions, leases=True),
     ]
 
 

@@ -22,6 +22,8 @@ from mlhub_shared.contracts.workspace import WorkspaceSpec
 ENGINE_SHM = 64 * 1024**2
 """Bytes of /dev/shm that a container has whose options say nothing."""
 
+_ML_WORKSPACE = re.compile(r"(^|/)ml-workspace(-[a-z0-9]+)?(:|@|$)")
+
 _SECRET_NAME = re.compile(r"passw|secret|token|credential|api_?key|private_?key", re.IGNORECASE)
 
 
@@ -60,6 +62,8 @@ class WorkspaceOptions(BaseModel):
     """Keep what lies in the profile's home over a stop."""
     display_name: Name = None
     """What people call it."""
+    start_on_ssh: bool = True
+    """Connecting by SSH starts it when it is stopped."""
     update: bool = False
     """Fetch the image anew even if it is here."""
 
@@ -93,9 +97,10 @@ def validate(user_options: dict[str, Any], policy: Policy) -> WorkspaceSpec:
     except ValidationError as error:
         raise _first(error) from None
     profile = policy.profile(options.profile)
+    image = options.image or (profile.image if profile else None)
     spec = WorkspaceSpec(
         profile=profile.name if profile else None,
-        image=options.image or (profile.image if profile else None),
+        image=image,
         display_name=options.display_name,
         cpu_limit=options.cpu_limit or _default("cpu", profile, policy),
         mem_limit=options.mem_limit or _whole(_default("mem", profile, policy)),
@@ -105,10 +110,17 @@ def validate(user_options: dict[str, Any], policy: Policy) -> WorkspaceSpec:
         secret_env=tuple(sorted(options.secret_env)),
         lifetime=_lifetime(options.days_to_live, policy),
         is_mount_volume=options.is_mount_volume,
+        own_tools=_its_own(profile.own_tools if profile else None, image),
+        own_ssh=_its_own(profile.own_ssh if profile else None, image),
         update=options.update,
     )
     check_spec(spec, policy)
     return spec
+
+
+def _its_own(said: bool | None, image: str | None) -> bool:
+    """Whether an image does by itself what ml-workspace, in all its flavours, does."""
+    return said if said is not None else _ML_WORKSPACE.search(image or "") is not None
 
 
 def _is_secret(name: object, value: object) -> bool:

@@ -126,6 +126,10 @@ class Profile(BaseModel):
     volumes: tuple[SharedVolume, ...] = ()
     node_labels: dict[Label, Label] = Field(default_factory=dict)
     """Only nodes with all of these labels run it."""
+    own_tools: bool | None = None
+    """The image serves what lies below `tools/` by itself, as ml-workspace does. None: as the image's name says."""
+    own_ssh: bool | None = None
+    """The image's port takes SSH as well, and shows its user's public key at `/publickey`. None: likewise."""
     start_timeout: PositiveFloat | None = None
     """Seconds from its start to its first answer. None: the worker's."""
 

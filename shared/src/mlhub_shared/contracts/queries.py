@@ -1,9 +1,13 @@
 """Request/reply with workers."""
 
-from pydantic import AwareDatetime, BaseModel, JsonValue, PositiveInt
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue, PositiveInt
 
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import WorkspaceRecord
+
+PortNumber = Annotated[int, Field(gt=0, lt=65536)]
 
 RESOLVE_TARGET = "resolve-target"
 """ResolveTarget -> Target; any worker answers."""
@@ -16,6 +20,15 @@ EXTEND_WORKSPACE = "extend-workspace"
 
 DRAIN_NODE = "drain-node"
 """DrainNode -> WorkerLease; the worker of one node answers."""
+
+
+LIST_PORTS = "list-ports"
+"""ListPorts -> Ports; the worker of the workspace's node answers."""
+OPEN_PORT = "open-port"
+"""OpenPort -> Endpoint; the worker of the workspace's node answers."""
+
+END_SESSION = "end-session"
+"""EndSession -> OpenSession; the SSH gateway of that session answers, under its replica's name."""
 
 
 class Failure(BaseModel):
@@ -99,6 +112,44 @@ class ExtendWorkspace(BaseModel):
     """The generation the asker saw; refused if the workspace has moved on."""
     expires_at: AwareDatetime | None
     """None: never."""
+    requester: str
+    correlation_id: str
+
+
+class ListPorts(BaseModel):
+    """On which ports do programs of this workspace listen?"""
+
+    workspace: WorkspaceId
+
+
+class Port(BaseModel):
+    """A TCP port that a program of a workspace listens on."""
+
+    port: PortNumber
+    program: str = ""
+    """Its name, as far as it can be told."""
+
+
+class Ports(BaseModel):
+    """All of them, in order, without the one that the workspace itself answers on."""
+
+    ports: list[Port]
+
+
+class OpenPort(BaseModel):
+    """Where does the proxy reach this port of a workspace, its loopback included?
+
+    NotFound if nothing of the workspace listens there.
+    """
+
+    workspace: WorkspaceId
+    port: PortNumber
+
+
+class EndSession(BaseModel):
+    """End this SSH session."""
+
+    id: str
     requester: str
     correlation_id: str
 

@@ -5,6 +5,7 @@ from urllib.parse import quote
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from mlhub_shared.contracts.events import Detail
+from mlhub_shared.contracts.identity import Token, WorkspaceId
 from mlhub_shared.contracts.queries import AttachAddress
 
 
@@ -98,6 +99,29 @@ class SshKey(_Value):
     fingerprint: str
     """`SHA256:...` as OpenSSH shows it."""
     added_at: AwareDatetime
+
+
+class OpenSession(_Value):
+    """Somebody who is in a workspace by SSH now; gone from its bucket soon after its gateway's last word."""
+
+    id: str
+    """Also the correlation id of its events."""
+    gateway: Token
+    """The replica that carries it, and can end it."""
+    requester: str
+    """`user:NAME` or `service:NAME`."""
+    workspace: WorkspaceId
+    client: str
+    """Address."""
+    method: str
+    """`key` or `token`."""
+    fingerprint: str | None = None
+    """Of the key."""
+    opened_at: AwareDatetime
+    bytes_in: int = 0
+    """From the client, as far as they have been told."""
+    bytes_out: int = 0
+    """To the client, likewise."""
 
 
 def route_key(routespec: str) -> str:

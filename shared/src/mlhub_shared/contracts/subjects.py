@@ -63,6 +63,16 @@ class Subjects:
         return f"{self.hub}_activity"
 
     @property
+    def certs(self) -> str:
+        """Bucket: what the proxies share to end TLS; written and read by them alone."""
+        return f"{self.hub}_certs"
+
+    @property
+    def sessions(self) -> str:
+        """Bucket with TTL: session id -> OpenSession; written by the SSH gateways."""
+        return f"{self.hub}_sessions"
+
+    @property
     def ssh_keys(self) -> str:
         """Bucket: fingerprint -> SshKey; written by the hub."""
         return f"{self.hub}_ssh-keys"

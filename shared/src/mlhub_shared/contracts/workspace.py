@@ -89,6 +89,10 @@ class WorkspaceSpec(BaseModel):
     is_mount_volume: bool = True
     display_name: str | None = None
     """What people call it. None: its server name."""
+    own_tools: bool = False
+    """Its image serves the paths below `tools/` by itself."""
+    own_ssh: bool = False
+    """Its image's port takes SSH too, and `/publickey` there is the key that its user logs in with."""
     update: bool = False
     """The image is fetched anew before it starts, even if the node has it."""
 
