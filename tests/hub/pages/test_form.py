@@ -150,6 +150,16 @@ def test_the_volume_can_be_declined_and_what_becomes_of_it_is_said() -> None:
     assert not view_of_form({"is_mount_volume": ["false"]}, PROFILES, {}).is_mount_volume
 
 
+def test_whether_ssh_starts_it_is_a_box_that_is_ticked_unless_somebody_cleared_it() -> None:
+    policy = Policy()
+    assert view_of_options({}, policy).start_on_ssh
+    cleared = options_from_form({"start_on_ssh": ["false"]})
+    assert cleared == {"start_on_ssh": False}
+    assert not view_of_options(cleared, policy).start_on_ssh
+    assert options_from_form({"start_on_ssh": ["false", "true"]}) == {}
+    assert not view_of_form({"start_on_ssh": ["false"]}, policy, {}).start_on_ssh
+
+
 def test_what_the_user_has_already_counts() -> None:
     others = [WorkspaceSpec(cpu_limit=4)]
     assert check({"profile": "small", "cpu_limit": "2"}, PROFILES, others) == {}

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from jupyterhub.handlers import BaseHandler
 from jupyterhub.user import User
 
 from mlhub_hub.adoption import spawn_in_flight
+from mlhub_hub.server_names import CheckedNames
 from mlhub_hub.spawner import BusSpawner
 
 _ASKED_WITHIN = 3.0
@@ -18,7 +18,7 @@ _TURN_WITHIN = 1.0
 """Seconds to wait for one's turn in a crowd; after that all go on together."""
 
 
-class AcceptedSpawns(BaseHandler):
+class AcceptedSpawns(CheckedNames):
     """Mixed into every handler that starts workspaces."""
 
     async def spawn_single_user(

@@ -13,13 +13,16 @@ from mlhub_hub.modes import check_start
 from mlhub_hub.spawner import MAX_TITLE, BusSpawner, kept_options
 from mlhub_hub.totals import others_up
 from mlhub_shared.contracts.identity import WorkspaceId
-from mlhub_shared.contracts.options import split_secrets, validate
+from mlhub_shared.contracts.options import WorkspaceOptions, split_secrets, validate
 from mlhub_shared.contracts.policy import OptionsError, Policy, check_totals
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 from mlhub_shared.errors import Temporary
 
 Options = dict[str, Any]
 _ENVIRONMENTS = {"env", "secret_env"}
+
+START_ON_SSH = "start_on_ssh"
+"""The option of whether connecting by SSH starts a stopped workspace; the hub's own, no start is needed for it."""
 
 
 class Hidden(str):
@@ -57,6 +60,11 @@ def title_of(options: Options) -> str | None:
 def is_update(options: Options) -> bool:
     """Whether these options, which are valid, ask for the newest image."""
     return str(options.get("update", "")).strip().lower() in {"true", "1", "on", "t", "y", "yes"}
+
+
+def starts_on_ssh(options: Options) -> bool:
+    """Whether these options, which are valid, let an SSH connection start the workspace."""
+    return WorkspaceOptions.model_validate({START_ON_SSH: options.get(START_ON_SSH, True)}).start_on_ssh
 
 
 def hidden(options: Options) -> Options:

@@ -12,7 +12,7 @@ from jupyterhub.spawner import Spawner
 from jupyterhub.user import User
 from tornado import web
 
-from mlhub_hub import modes, options
+from mlhub_hub import modes, options, services
 from mlhub_hub.accepted import AcceptedSpawns
 from mlhub_hub.adoption import cancel_spawn
 from mlhub_hub.alone import alone, until_removed
@@ -31,6 +31,9 @@ _STOPPED_WITHIN = 40
 
 
 _NOT_OPTIONS = {"display_name", "user_options"}
+
+_ALONE = FOR_ONE_START | {options.START_ON_SSH}
+"""Options that change nothing of the others where none of those is given."""
 
 
 class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
@@ -65,6 +68,7 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
     @needs_scope("start:servers")
     async def post(self, user_name: str, server_name: str = "") -> None:
         """Start a workspace."""
+        self._check_start_on_ssh(user_name, server_name)
         body = self.get_server_json_body()
         # Whatever is refused later than here is no answer any more, only a line in the progress.
         if self.mlhub.settings.workspaces is Workspaces.HANDED_OUT:
@@ -81,9 +85,13 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
 
     @needs_scope("start:servers")
     async def patch(self, user_name: str, server_name: str = "") -> None:
-        """Change a stopped workspace."""
+        """Change a stopped workspace; whether SSH starts it, also of one that runs."""
         modes.check_change(self.mlhub, self, user_name)
         body = super().get_json_body()
+        if _is_only_start_on_ssh(body):
+            await self.set_start_on_ssh(user_name, server_name, body["user_options"][options.START_ON_SSH])
+            self.finish(self.server_model(self._orm_spawner(user_name, server_name), user=self.find_user(user_name)))
+            return
         new_name = body.get("name") if isinstance(body, dict) else None
         if new_name is not None:
             modes.check_rename(self.mlhub, self, user_name)
@@ -106,6 +114,28 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
                 return
             await super().delete(user_name, server_name)
             await until_removed(self.find_user(user_name), server_name)
+
+    async def set_start_on_ssh(self, user_name: str, server_name: str, wanted: bool) -> None:
+        """Have SSH start a workspace, or no more; 404 if there is none."""
+        async with alone(self.mlhub, user_name, [server_name]):
+            orm_spawner = self._orm_spawner(user_name, server_name)
+            if orm_spawner is None:
+                raise web.HTTPError(404, f"{user_name} has no such workspace.")
+            changed = dict(orm_spawner.user_options or {}) | {options.START_ON_SSH: wanted}
+            spawner = self.find_user(user_name).get_spawner(server_name)
+            # JupyterHub starts it with what its wrapper remembers.
+            spawner.user_options = orm_spawner.user_options = changed
+            self.db.commit()
+            await self._accept(user_name, server_name)
+
+    def _check_start_on_ssh(self, user_name: str, server_name: str) -> None:
+        """Refuse the start that a connection asks for where the workspace is not to be started so: 403."""
+        if not services.is_ssh_gateway(self.current_user):
+            return
+        user = self.find_user(user_name)
+        is_up = user is not None and server_name in user.spawners and user.spawners[server_name].active
+        if not is_up and not options.starts_on_ssh(self._stored(user_name, server_name)):
+            raise web.HTTPError(403, "Connecting does not start this workspace. Start it on its page, then connect.")
 
     def check_room(self, user_name: str, server_name: str, given: Body | None = None) -> None:
         """Refuse a start with options that this user can't have beside what he has: 400."""
@@ -156,7 +186,7 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
             return None
         asked: Body = (given or {}) | ({"display_name": title} if title else {})
         options.check(asked, self.mlhub.policy)
-        if given != {} and (given or {}).keys() <= FOR_ONE_START:
+        if given != {} and (given or {}).keys() <= _ALONE:
             user_name, server_name, *_ = [*self.path_args, ""]
             asked = self._stored(user_name, server_name) | asked
         return options.hidden(asked)
@@ -241,6 +271,11 @@ async def _stop(handler: BaseHandler, spawner: Spawner) -> None:
     except TimeoutError:
         message = f"The workspace {spawner.user.name}/{spawner.name} is still stopping. Try again in a moment."
         raise web.HTTPError(400, message) from None
+
+
+def _is_only_start_on_ssh(body: Any) -> bool:
+    given = body.get("user_options") if isinstance(body, dict) and body.keys() == {"user_options"} else None
+    return isinstance(given, dict) and given in ({options.START_ON_SSH: True}, {options.START_ON_SSH: False})
 
 
 def _is_workspace(orm_spawner: Any) -> bool:

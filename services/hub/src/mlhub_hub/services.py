@@ -83,6 +83,11 @@ def roles(settings: HubSettings) -> list[dict[str, Any]]:
     return found
 
 
+def is_ssh_gateway(requester: Any) -> bool:
+    """Whether it is the SSH gateway that asks."""
+    return isinstance(requester, orm.Service) and str(requester.name) == SSH_GATEWAY
+
+
 def make_automation_an_admin(session: Session) -> None:
     """Give the service of the API token the whole admin role.
 

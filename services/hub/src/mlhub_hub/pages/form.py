@@ -19,10 +19,13 @@ _NOT_IN_THE_FORM = {"server_name": "form", "secret_env": "env"}
 
 _NO = {"", "false", "off", "0"}
 
+_BOXES = ("is_mount_volume", "start_on_ssh")
+"""Yes or no, and yes where nothing is said."""
+
 _ENVIRONMENTS = {"env": "plain", "secret_env": "secret"}
 """What a link calls them, and the kind of their rows."""
 
-_IN_LINKS = {*SIMPLE_FIELDS, *_ENVIRONMENTS, "is_mount_volume", "display_name"}
+_IN_LINKS = {*SIMPLE_FIELDS, *_ENVIRONMENTS, "is_mount_volume", "start_on_ssh", "display_name"}
 
 _OF_IMAGES = {"profile", "image", "shm_size", "is_mount_volume"}
 """Fields that the form has only where workspaces are made from images."""
@@ -60,6 +63,7 @@ class FormView:
     volume_hint: str | None
     """None: nothing to choose, files are kept."""
     is_mount_volume: bool
+    start_on_ssh: bool
     errors: dict[str, str] = field(default_factory=dict)
     """By field; `form` for what belongs to none."""
 
@@ -91,6 +95,8 @@ def options_from_form(formdata: Formdata) -> dict[str, Any]:
     if kept := formdata.get("is_mount_volume"):
         # A box that is not ticked is not sent: a hidden field before it says no.
         options["is_mount_volume"] = kept[-1] not in _NO
+    if not _is_ticked(formdata, "start_on_ssh"):
+        options["start_on_ssh"] = False
     if env:
         options["env"] = env
     if secret:
@@ -161,15 +167,15 @@ def view_of_options(options: Mapping[str, Any], policy: Policy, largest: Largest
     rows = [EnvRow(str(name), str(value)) for name, value in (env if isinstance(env, dict) else {}).items()]
     names = secret if isinstance(secret, dict) else {}
     rows += [EnvRow(str(name), "", secret=True, is_kept=True) for name in names]
-    is_kept = str(options.get("is_mount_volume", True)).lower() not in _NO
-    return _view(values, rows, policy, largest, is_mount_volume=is_kept)
+    ticked = {key: str(options.get(key, True)).lower() not in _NO for key in _BOXES}
+    return _view(values, rows, policy, largest, ticked)
 
 
 def view_of_form(formdata: Formdata, policy: Policy, errors: dict[str, str], largest: Largest = UNKNOWN) -> FormView:
     """The form as it was sent, with what is wrong in it."""
     values = {key: _first(formdata, key) for key in (*SIMPLE_FIELDS, "name", "display_name")}
-    is_kept = (formdata.get("is_mount_volume") or ["true"])[-1] not in _NO
-    view = _view(values, env_rows(formdata), policy, largest, is_mount_volume=is_kept)
+    ticked = {key: _is_ticked(formdata, key) for key in _BOXES}
+    view = _view(values, env_rows(formdata), policy, largest, ticked)
     hidden = set() if policy.images_allowed else _OF_IMAGES & errors.keys()
     shown = {key: sentence for key, sentence in errors.items() if key not in hidden}
     if hidden:
@@ -178,7 +184,7 @@ def view_of_form(formdata: Formdata, policy: Policy, errors: dict[str, str], lar
 
 
 def _view(
-    values: dict[str, str], rows: list[EnvRow], policy: Policy, largest: Largest, *, is_mount_volume: bool
+    values: dict[str, str], rows: list[EnvRow], policy: Policy, largest: Largest, ticked: Mapping[str, bool]
 ) -> FormView:
     cards = cards_of(policy, values.get("profile"), largest)
     chosen = [card for card in cards if card.is_chosen]
@@ -193,7 +199,8 @@ def _view(
         max_days=policy.max_days_to_live,
         images=policy.images if policy.images_allowed and policy.images else None,
         volume_hint=volume_hint(policy) if policy.images_allowed else None,
-        is_mount_volume=is_mount_volume,
+        is_mount_volume=ticked["is_mount_volume"],
+        start_on_ssh=ticked["start_on_ssh"],
     )
 
 
@@ -226,6 +233,10 @@ def _days(days: float) -> str:
 
 def _blank(rows: list[EnvRow]) -> list[EnvRow]:
     return [] if rows else [EnvRow()] * _BLANK_ROWS
+
+
+def _is_ticked(formdata: Formdata, key: str) -> bool:
+    return (formdata.get(key) or ["true"])[-1] not in _NO
 
 
 def _first(formdata: Formdata, key: str) -> str:

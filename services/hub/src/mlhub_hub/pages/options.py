@@ -25,6 +25,7 @@ from mlhub_hub.pages.form import (
 )
 from mlhub_hub.pages.room import Room, room_for
 from mlhub_hub.pages.workspaces import server_of
+from mlhub_hub.server_names import RESERVED, WHY_RESERVED
 from mlhub_hub.spawner import MAX_TITLE
 from mlhub_hub.totals import others_up
 from mlhub_shared.contracts.policy import OptionsError
@@ -269,4 +270,4 @@ class NewWorkspacePage(_OptionsForm):
             return {"name": "This does not follow the rule above."}
         if name in user.orm_spawners:
             return {"name": "There is a workspace of this name already."}
-        return {}
+        return {"name": WHY_RESERVED} if name in RESERVED else {}
