@@ -22,6 +22,8 @@ from tests.bench.measures import (
     proxying,
     records,
     spawns,
+    ssh_bulk,
+    ssh_connect,
     timers,
 )
 from tests.bench.peers import chp
@@ -35,6 +37,8 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "records": records.measure,
     "timers": timers.measure,
     "hub-restart": hub_restart.measure,
+    ssh_connect.NAME: ssh_connect.measure,
+    ssh_bulk.NAME: ssh_bulk.measure,
     docker_starts.NAME: docker_starts.measure,
     docker_networks.NAME: docker_networks.measure,
     docker_memory.NAME: docker_memory.measure,

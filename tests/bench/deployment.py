@@ -8,14 +8,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import asyncssh
+
 from mlhub_shared.bus import Bus, BusSettings
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from tests.bench.processes import Child, python
+from tests.bench.ssh.keys import public_line, write_key
 from tests.bench.rest import HubClient
 from tests.bench.sampling import at_once
 from tests.bench.stamps import Stamps
 from tests.support.nats_server import PASSWORD, USER, NatsServer
 from tests.support.ports import free_port
+
+_PORTS = ("hub", "public", "probe", "api", "proxy", "worker", "cleanup", "gateway", "ssh")
 
 
 class Deployment:
@@ -29,11 +34,13 @@ class Deployment:
         self.token = secrets.token_hex(32)
         self.stamps = Stamps(folder / "commands.stamps")
         """Of every command that the scripted worker was handed."""
-        self.ports = {name: free_port() for name in ("hub", "public", "probe", "api", "proxy", "worker", "cleanup")}
+        self.ports = {name: free_port() for name in _PORTS}
+        self._gateway_key = folder / "ssh-gateway" / "client_key"
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self.nats.start()
+        write_key(self._gateway_key, asyncssh.generate_private_key("ssh-ed25519"))
         self._stack.push_async_callback(self.nats.stop)
         return self
 
@@ -49,6 +56,10 @@ class Deployment:
     @property
     def public_url(self) -> str:
         return _url(self.ports["public"])
+
+    @property
+    def _gateway_token(self) -> str:
+        return self.token[1:] + self.token[0]
 
     def client(self) -> HubClient:
         """A client of the hub with every right."""
@@ -80,6 +91,7 @@ class Deployment:
                 MLHUB_API_TOKEN=self.token,
                 MLHUB_ADMIN_PASSWORD=self.token,
                 MLHUB_CLEANUP_HUB_API_TOKEN=self.token[::-1],
+                MLHUB_SSH_GATEWAY_HUB_API_TOKEN=self._gateway_token,
             ),
         )
         await self._run(child, f"{self.hub_url}/hub/api/")
@@ -128,9 +140,28 @@ class Deployment:
                 MLHUB_SPAWNER_WORKER_NODE="here",
                 MLHUB_SPAWNER_WORKER_DATA_DIR=self.folder / "spawner-worker",
                 MLHUB_SPAWNER_WORKER_PROBE_URL=_url(self.ports["probe"]),
+                MLHUB_SPAWNER_WORKER_GATEWAY_PUBLIC_KEY=public_line(asyncssh.read_private_key(self._gateway_key)),
             ),
         )
         await self._run(child, f"{_url(self.ports['worker'])}/ready")
+        return child
+
+    async def start_ssh_gateway(self) -> Child:
+        """The SSH gateway; workers let it in, whichever was there first."""
+        child = Child(
+            "ssh-gateway",
+            python("-m", "mlhub_ssh_gateway"),
+            self.folder,
+            env=self._environment(
+                MLHUB_SSH_GATEWAY_HTTP_PORT=self.ports["gateway"],
+                MLHUB_SSH_GATEWAY_LISTEN_PORT=self.ports["ssh"],
+                MLHUB_SSH_GATEWAY_HOST_KEY_FILE=self._gateway_key.with_name("host_key"),
+                MLHUB_SSH_GATEWAY_CLIENT_KEY_FILE=self._gateway_key,
+                MLHUB_SSH_GATEWAY_HUB_API_URL=f"{self.hub_url}/hub/api",
+                MLHUB_SSH_GATEWAY_HUB_API_TOKEN=self._gateway_token,
+            ),
+        )
+        await self._run(child, f"{_url(self.ports['gateway'])}/ready")
         return child
 
     async def start_cleanup(self, *, warn_before: str) -> Child:

@@ -1,0 +1,1 @@
+"""SSH into a workspace: ours, and through OpenSSH's own jump host."""
