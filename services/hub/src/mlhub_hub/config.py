@@ -30,6 +30,8 @@ def jupyterhub_config(settings: HubSettings) -> Config:
     c.JupyterHub.trust_user_provided_tokens = services.tokens_are_strong(settings)
     c.JupyterHub.load_roles = services.roles(settings)
     c.JupyterHub.custom_scopes = services.CUSTOM_SCOPES
+    if settings.proxy_hub_api_token is not None:
+        c.JupyterHub.extra_user_scopes = services.EVERYBODYS_SCOPES
     return c
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from mlhub_hub.settings import API_TOKEN_LENGTH, HubSettings
 
-AUTOMATION, CLEANUP, SSH_GATEWAY = "automation", "cleanup-service", "ssh-gateway"
+AUTOMATION, CLEANUP, SSH_GATEWAY, PROXY = "automation", "cleanup-service", "ssh-gateway", "proxy"
 
 RUN_CLEANUP = "custom:cleanup:run"
 """The custom scope of those who may run clean-ups."""
@@ -21,6 +21,11 @@ CLEANUP_ADMINS = "cleanup-admins"
 CUSTOM_SCOPES = {RUN_CLEANUP: {"description": "Run clean-ups and see their reports"}}
 
 _ACCESS_CLEANUP = f"access:services!service={CLEANUP}"
+
+_ACCESS_PROXY = f"access:services!service={PROXY}"
+
+EVERYBODYS_SCOPES = {_ACCESS_PROXY}
+"""What users may beside JupyterHub's own: show the proxy who they are, which then asks whether they may enter."""
 
 _SCOPES = {
     CLEANUP: ["list:users", "read:servers", "delete:servers", "read:users:activity"],
@@ -46,6 +51,17 @@ def services(settings: HubSettings) -> list[dict[str, Any]]:
         )
     if settings.ssh_gateway_hub_api_token is not None:
         found.append({"name": SSH_GATEWAY, "api_token": _value(settings.ssh_gateway_hub_api_token)})
+    if settings.proxy_hub_api_token is not None:
+        found.append(
+            {
+                "name": PROXY,
+                "api_token": _value(settings.proxy_hub_api_token),
+                "oauth_no_confirm": True,
+                "oauth_redirect_uri": "/hub-tools/oauth_callback",
+                # It asks for one workspace at a time.
+                "oauth_client_allowed_scopes": ["access:servers", _ACCESS_PROXY],
+            }
+        )
     return found
 
 

@@ -93,6 +93,8 @@ class HubSettings(CommonSettings, PolicySettings):
         default=None, validation_alias="MLHUB_SSH_GATEWAY_HUB_API_TOKEN"
     )
     """None: the SSH gateway is not registered."""
+    proxy_hub_api_token: SecretStr | None = Field(default=None, validation_alias="MLHUB_PROXY_HUB_API_TOKEN")
+    """None: the proxy is not registered, and nobody is let through to the tools of a workspace."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
