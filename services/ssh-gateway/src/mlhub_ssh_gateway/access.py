@@ -7,13 +7,13 @@ import structlog
 
 from mlhub_shared.bus import Table
 from mlhub_shared.contracts.identity import WorkspaceId
+from mlhub_shared.contracts.scopes import may_access
 from mlhub_shared.contracts.services import SshKey, ssh_key_key
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import MLHubError
 from mlhub_ssh_gateway import addresses
 from mlhub_ssh_gateway.hub_api import HubApi
 from mlhub_ssh_gateway.keys import public_line
-from mlhub_ssh_gateway.scopes import may_access
 
 log = structlog.get_logger(__name__)
 

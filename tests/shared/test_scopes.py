@@ -3,7 +3,7 @@
 import pytest
 
 from mlhub_shared.contracts.identity import WorkspaceId
-from mlhub_ssh_gateway.scopes import may_access
+from mlhub_shared.contracts.scopes import may_access
 
 DEFAULT = WorkspaceId(hub="test", user="alice")
 NAMED = WorkspaceId(hub="test", user="alice", server="gpu1")
