@@ -10,18 +10,25 @@ from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.contracts.queries import (
     DESCRIBE_WORKSPACE,
     EXTEND_WORKSPACE,
+    LIST_PORTS,
     LIST_RESOURCES,
+    OPEN_PORT,
     RESOLVE_TARGET,
     DescribeWorkspace,
     ExtendWorkspace,
+    ListPorts,
     ListResources,
+    OpenPort,
+    Port,
+    Ports,
     ResolveTarget,
     Resources,
     Target,
     WorkspaceDescription,
 )
-from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord, WorkspaceSpec
+from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceRecord, WorkspaceSpec
 from mlhub_shared.errors import MLHubError, Permanent
+from mlhub_spawner_worker.backends.base import Listening
 from tests.support.makers import spawn, stop, workspace
 from tests.support.nats_server import NatsServer
 from tests.support.scripted_backend import ScriptedBackend
@@ -76,6 +83,22 @@ async def test_a_node_tells_what_it_sees(
         assert (seen.running, seen.log_tail) == (True, "the last line\n")
         resources = await bus.ask(LIST_RESOURCES, ListResources(), Resources, node="n1")
         assert [resource.workspace for resource in resources.resources] == [workspace()]
+
+
+async def test_a_node_tells_of_ports_and_where_they_are_reached(
+    nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, bus: Bus, people: People
+) -> None:
+    there = Endpoint(host="10.0.0.7", port=6006)
+    scripted.listens = [Listening(6006, "tensorboard", there), Listening(40404, is_internal=True)]
+    async with working(nats_server, tmp_path / "w", scripted):
+        await people.send(spawn(generation=10))
+        await people.reaches(ALICE, Phase.READY)
+        listed = await bus.ask(LIST_PORTS, ListPorts(workspace=workspace()), Ports, node="n1")
+        assert listed.ports == [Port(port=6006, program="tensorboard")]
+        query = OpenPort(workspace=workspace(), port=6006)
+        assert await bus.ask(OPEN_PORT, query, Endpoint, node="n1") == there
+        with pytest.raises(Permanent, match="nothing listens on port 80 of this workspace"):
+            await bus.ask(OPEN_PORT, query.model_copy(update={"port": 80}), Endpoint, node="n1")
 
 
 async def test_an_expiry_is_put_off_and_told(

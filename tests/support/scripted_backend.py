@@ -8,7 +8,7 @@ from datetime import timedelta
 from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import Endpoint, Reason, WorkspaceRecord
 from mlhub_shared.errors import Temporary
-from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Sight
+from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Listening, Report, Running, Sight
 from mlhub_spawner_worker.entry import Entry
 
 
@@ -45,6 +45,8 @@ class ScriptedBackend:
         self.most_at_once = 0
         self.stuck: set[str] = set()
         """What can't be stopped now, nor cleared away."""
+        self.listens: list[Listening] = []
+        """In every workspace."""
         self._port = 10000
 
     async def open(self) -> None:
@@ -118,6 +120,11 @@ class ScriptedBackend:
 
     async def resources(self) -> list[Resource]:
         return [Resource(kind="script", name=name, workspace=s.record.workspace) for name, s in self.scripts.items()]
+
+    async def listening(self, name: str) -> list[Listening]:
+        self._note("listening", name)
+        await asyncio.sleep(0.01)
+        return self.listens if name in self.running() else []
 
     def session(self, name: str) -> Entry | None:
         return None

@@ -9,7 +9,9 @@ from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.base import Backend
 from mlhub_spawner_worker.backends.docker import DockerBackend, DockerSettings, ReachSettings
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
+from mlhub_spawner_worker.ports import WorkspacePorts
 from mlhub_spawner_worker.probe import HttpProbe, Probe
+from mlhub_spawner_worker.relays import ProxyAddresses, Relays
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings, own_environment
 from mlhub_spawner_worker.worker import Worker
 
@@ -81,10 +83,17 @@ async def running_worker(
         attach = await stack.enter_async_context(_attach_server(settings, backend))
         if probe is None:
             probe = await stack.enter_async_context(HttpProbe.open(settings.probe_url))
-        worker = Worker(runtime, settings, backend, probe=probe, attach=attach.address)
+        ports = WorkspacePorts(backend, _relays(settings, backend))
+        stack.push_async_callback(ports.aclose)
+        worker = Worker(runtime, settings, backend, probe=probe, ports=ports, attach=attach.address)
         stack.push_async_callback(worker.aclose)
         await worker.start()
         yield worker
+
+
+def _relays(settings: SpawnerWorkerSettings, backend: Backend) -> Relays:
+    proxy = ProxyAddresses(settings.probe_url, _parts(settings.publish_to))
+    return Relays(settings.attach_host, proxy, backend.wait)
 
 
 def _attach_server(settings: SpawnerWorkerSettings, backend: Backend) -> AttachServer:

@@ -8,12 +8,16 @@ from mlhub_shared.contracts.queries import (
     DESCRIBE_WORKSPACE,
     DRAIN_NODE,
     EXTEND_WORKSPACE,
+    LIST_PORTS,
     LIST_RESOURCES,
+    OPEN_PORT,
     RESOLVE_TARGET,
     DescribeWorkspace,
     DrainNode,
     ExtendWorkspace,
+    ListPorts,
     ListResources,
+    OpenPort,
     ResolveTarget,
 )
 from mlhub_shared.contracts.subjects import command_durable
@@ -48,3 +52,5 @@ async def answer_queries(bus: Bus, queries: Queries, place: Place) -> None:
     await bus.answer(LIST_RESOURCES, ListResources, queries.list, node=place.node)
     await bus.answer(DRAIN_NODE, DrainNode, queries.drain, node=place.node)
     await bus.answer(EXTEND_WORKSPACE, ExtendWorkspace, queries.extend, node=place.node)
+    await bus.answer(LIST_PORTS, ListPorts, queries.ports, node=place.node)
+    await bus.answer(OPEN_PORT, OpenPort, queries.open_port, node=place.node)

@@ -8,27 +8,36 @@ from mlhub_shared.contracts.queries import (
     DescribeWorkspace,
     DrainNode,
     ExtendWorkspace,
+    ListPorts,
     ListResources,
+    OpenPort,
+    Ports,
     ResolveTarget,
     Resources,
     Target,
     WorkspaceDescription,
 )
 from mlhub_shared.contracts.services import WorkerLease
-from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
+from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceRecord
 from mlhub_shared.errors import NotFound, Permanent
 from mlhub_spawner_worker import lifecycle
 from mlhub_spawner_worker.drain import Drain
 from mlhub_spawner_worker.driver import Tools
+from mlhub_spawner_worker.ports import WorkspacePorts
 
 
 class Queries:
     """Answers from the records and from what the backend sees."""
 
     def __init__(
-        self, tools: Tools, workers: Table[WorkerLease], drain: Drain, lease: Callable[[], WorkerLease]
+        self,
+        tools: Tools,
+        workers: Table[WorkerLease],
+        drain: Drain,
+        ports: WorkspacePorts,
+        lease: Callable[[], WorkerLease],
     ) -> None:
-        self._tools, self._workers, self._drain, self._lease = tools, workers, drain, lease
+        self._tools, self._workers, self._drain, self._ports, self._lease = tools, workers, drain, ports, lease
 
     async def resolve(self, query: ResolveTarget) -> Target:
         """Where SSH into a workspace goes; any worker knows."""
@@ -51,6 +60,14 @@ class Queries:
     async def list(self, _: ListResources) -> Resources:
         """Everything of this deployment on this node."""
         return Resources(node=self._tools.node, resources=await self._tools.backend.resources())
+
+    async def ports(self, query: ListPorts) -> Ports:
+        """On which ports programs of a workspace of this node listen."""
+        return Ports(ports=await self._ports.listed(query.workspace.name))
+
+    async def open_port(self, query: OpenPort) -> Endpoint:
+        """Where the proxy reaches one of them."""
+        return await self._ports.open(query.workspace.name, query.port)
 
     async def drain(self, query: DrainNode) -> WorkerLease:
         """Take no more workspaces on this node, or take them again."""

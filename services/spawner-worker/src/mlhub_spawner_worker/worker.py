@@ -19,6 +19,7 @@ from mlhub_spawner_worker.handlers import answer_queries, consume_commands
 from mlhub_spawner_worker.lifecycle import Place
 from mlhub_spawner_worker.nodes import Nodes, identity_of, take_name
 from mlhub_spawner_worker.placement import Node
+from mlhub_spawner_worker.ports import WorkspacePorts
 from mlhub_spawner_worker.probe import Probe
 from mlhub_spawner_worker.queries import Queries
 from mlhub_spawner_worker.reconcile import Reconciler
@@ -42,6 +43,7 @@ class Worker:
         backend: Backend,
         *,
         probe: Probe,
+        ports: WorkspacePorts,
         attach: AttachAddress | None = None,
     ) -> None:
         self._runtime, self._settings, self._backend, self._attach = runtime, settings, backend, attach
@@ -69,7 +71,7 @@ class Worker:
         self.workspaces = Workspaces(self._tools, self._table, self._nodes, place=self._place)
         self._stand_in = StandIn(self._tools, self._nodes, self.workspaces, self._place)
         self.reconciler = Reconciler(self._tools, self._table, self.workspaces)
-        self._queries = Queries(self._tools, self._leases, self._drain, self._drained)
+        self._queries = Queries(self._tools, self._leases, self._drain, ports, self._drained)
         self._started_at = runtime.clock()
         self._told_load = Load()
         self._lease = Lease(bus.workers, settings.node, self._lease_value)

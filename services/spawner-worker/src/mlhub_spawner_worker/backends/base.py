@@ -79,6 +79,21 @@ class Sight:
     log_tail: str = ""
 
 
+@dataclass(frozen=True)
+class Listening:
+    """A TCP port that programs of a workspace listen on."""
+
+    port: int
+    program: str = ""
+    """Its name, as far as it can be told."""
+    endpoint: Endpoint | None = None
+    """Where the proxy reaches it. None: nowhere, it has to be carried to the workspace's loopback."""
+    obstacle: str = ""
+    """Why it can't be carried there, in a sentence."""
+    is_internal: bool = False
+    """Of the loopback, and any that was free: for programs among themselves."""
+
+
 class Backend(Protocol):
     """Runs workspaces, by name. Every method may be called again after it failed, was cancelled, or did its work.
 
@@ -139,6 +154,9 @@ class Backend(Protocol):
 
     async def resources(self) -> list[Resource]:
         """Everything of this deployment that exists here."""
+
+    async def listening(self, name: str) -> list[Listening]:
+        """The ports that its programs listen on, in order, but for its own; none if it does not run."""
 
     def session(self, name: str) -> Entry | None:
         """How to enter it; None if it does not run."""

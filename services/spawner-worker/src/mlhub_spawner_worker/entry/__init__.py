@@ -16,6 +16,7 @@ from mlhub_spawner_worker.entry.contract import (
     Terminal,
     What,
 )
+from mlhub_spawner_worker.entry.joint import Joint
 
 __all__ = [
     "Accept",
@@ -25,6 +26,7 @@ __all__ = [
     "Client",
     "Entry",
     "EntryError",
+    "Joint",
     "Link",
     "Listener",
     "Loopback",

@@ -47,6 +47,7 @@ def life_of(shown: Shown) -> Life:
         user=carried.get(labels.USER, ""),
         container=shown.id,
         running=shown.running,
+        port=labels.number(carried, labels.PORT),
         home=carried.get(labels.HOME) or None,
     )
 

@@ -14,8 +14,8 @@ from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import MLHubError, Temporary
 from mlhub_shared.tasks import end_tasks
-from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Sight
-from mlhub_spawner_worker.backends.docker import gpus, labels
+from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Listening, Report, Running, Sight
+from mlhub_spawner_worker.backends.docker import exec_ports, gpus, labels
 from mlhub_spawner_worker.backends.docker.adoption import adopt, life_of
 from mlhub_spawner_worker.backends.docker.body import Plan, container
 from mlhub_spawner_worker.backends.docker.configuration import DockerSettings
@@ -23,6 +23,7 @@ from mlhub_spawner_worker.backends.docker.containers import Containers, Shown
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import Taken
 from mlhub_spawner_worker.backends.docker.exec import ContainerEntry
+from mlhub_spawner_worker.backends.docker.exec_link import Place
 from mlhub_spawner_worker.backends.docker.gate import Gate
 from mlhub_spawner_worker.backends.docker.images import Images
 from mlhub_spawner_worker.backends.docker.inventory import resources
@@ -170,6 +171,15 @@ class DockerBackend:
     async def resources(self) -> list[Resource]:
         """Containers, volumes and networks."""
         return await resources(self.engine, self._settings.hub)
+
+    async def listening(self, name: str) -> list[Listening]:
+        """By its kernel's tables, which are read inside it."""
+        life = self._lives.running(name)
+        if life is None:
+            return []
+        address = None if self._settings.reach.reach == "published" else life.running.endpoint.host
+        around = exec_ports.Surroundings(life.port, address)
+        return await exec_ports.listening(Place(self.engine, life.container), around)
 
     def session(self, name: str) -> Entry | None:
         """A way into its container."""

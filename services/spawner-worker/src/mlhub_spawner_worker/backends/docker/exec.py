@@ -107,7 +107,7 @@ class ContainerChild(ExecLink):
 
     async def wait(self) -> int:
         """How it ended; the engine tells a signal as 128 and its number, as shells do, and so do we."""
-        await self._ended()
+        await self.ended()
         status = None if self._is_closing else await self._final_status()
         if status is None and not self._is_closing:
             # Its streams are lost with the engine, so it is of no use to anybody any more.
@@ -163,4 +163,4 @@ class ContainerChild(ExecLink):
 
     async def _hang_up(self) -> None:
         await self._do(exec_script.kill(Signals.SIGHUP, self._group))
-        self._work.cancel()
+        self.let_go()

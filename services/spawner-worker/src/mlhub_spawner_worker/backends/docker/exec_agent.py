@@ -7,7 +7,7 @@ from typing import Self
 
 from mlhub_spawner_worker.backends.docker.exec_link import Place
 from mlhub_spawner_worker.backends.docker.exec_loopback import ContainerListener
-from mlhub_spawner_worker.entry import Accept, EntryError, Link
+from mlhub_spawner_worker.entry import Accept, EntryError, Joint
 
 
 class AgentForward:
@@ -47,69 +47,6 @@ class AgentForward:
 
 
 async def _carry(accept: Accept, agent: Path) -> None:
-    call = _Call()
     with contextlib.suppress(EntryError, OSError):
-        call.link = await accept(call)
-        try:
-            await asyncio.get_running_loop().create_unix_connection(lambda: call, str(agent))
-            call.link.resume_reading()
-        except OSError:
-            call.link.close()
-        finally:
-            await call.end()
-
-
-class _Call(asyncio.Protocol):
-    """Both the protocol of the agent's socket and the caller of the container's link."""
-
-    def __init__(self) -> None:
-        self.link: Link
-        self._transport: asyncio.Transport | None = None
-
-    # From the agent
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (says what asyncio promises)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.link.write(data)
-
-    def eof_received(self) -> bool:
-        self.link.write_eof()
-        return True
-
-    def pause_writing(self) -> None:
-        self.link.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.link.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.link.close()
-
-    # From the program
-
-    def write(self, data: bytes, *, is_error: bool = False) -> None:
-        if self._transport is not None and not is_error:
-            self._transport.write(data)
-
-    def write_eof(self) -> None:
-        if self._transport is not None:
-            self._transport.write_eof()
-
-    def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    async def end(self) -> None:
-        """Wait for the program, then let the agent go."""
-        try:
-            await self.link.wait()
-        finally:
-            if self._transport is not None:
-                self._transport.close()
+        _, call = await asyncio.get_running_loop().create_unix_connection(Joint, str(agent))
+        await call.join(accept)

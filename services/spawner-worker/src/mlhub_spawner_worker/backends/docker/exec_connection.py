@@ -54,8 +54,8 @@ class ContainerConnection(ExecLink):
         if not self._has_ended:
             with contextlib.suppress(MLHubError):
                 await self._place.do(exec_script.kill(Signals.SIGTERM, self._group))
-            self._work.cancel()
-            await self._ended()
+            self.let_go()
+            await self.ended()
         return 0
 
     def _hand_over(self, message: Message) -> None:

@@ -116,8 +116,13 @@ class ExecLink:
     def _has_ended(self) -> bool:
         return self._work.done()
 
-    async def _ended(self) -> None:
+    async def ended(self) -> None:
+        """Return once its streams have."""
         await asyncio.wait([self._work])
+
+    def let_go(self) -> None:
+        """Care no more for its streams; what runs finds out when it writes."""
+        self._work.cancel()
 
     async def _status(self) -> int | None:
         """None while it runs."""

@@ -37,6 +37,8 @@ class Life:
     container: str
     """Its id."""
     running: Running
+    port: int
+    """Of the workspace, in the container."""
     home: str | None = None
     """Where people's files are; None: not known."""
     end: asyncio.Future[Exit] = field(default_factory=lambda: asyncio.get_running_loop().create_future())

@@ -14,7 +14,7 @@ from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord
 from mlhub_shared.errors import Temporary
 from mlhub_shared.tasks import end_tasks
-from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Report, Running, Sight
+from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Listening, Report, Running, Sight
 from mlhub_spawner_worker.backends.process import log as logs
 from mlhub_spawner_worker.backends.process.child import Child, reap
 from mlhub_spawner_worker.backends.process.entry import LocalEntry
@@ -23,7 +23,7 @@ from mlhub_spawner_worker.backends.process.folders import Folders, ProcessState,
 from mlhub_spawner_worker.backends.process.identity import Identity, boot_id
 from mlhub_spawner_worker.backends.process.limits import Limiter, find_limiter
 from mlhub_spawner_worker.backends.process.plan import Plan, ProcessSettings, close_to_children, launch
-from mlhub_spawner_worker.backends.process.ports import LOOPBACK, choose_port, is_free
+from mlhub_spawner_worker.backends.process.ports import LOOPBACK, choose_port, is_free, listening
 from mlhub_spawner_worker.backends.process.sweep import kill_marked, marked
 from mlhub_spawner_worker.entry import Entry
 
@@ -147,6 +147,13 @@ class ProcessBackend:
                 found.append(Resource(kind="process", name=str(child.state.pid), workspace=workspace))
         return found
 
+    async def listening(self, name: str) -> list[Listening]:
+        """By the sockets that its processes hold."""
+        child = self._children.get(name)
+        if child is None or not child.is_alive:
+            return []
+        return await asyncio.to_thread(self._listening, name, child.state.port)
+
     def session(self, name: str) -> Entry | None:
         """Its home, and the environment that its leading process was started with."""
         child = self._children.get(name)
@@ -241,6 +248,10 @@ class ProcessBackend:
         except OSError as error:
             raise Temporary(f"the workspace can't be started now: {error.strerror}") from error
         return launched[0]
+
+    def _listening(self, name: str, own_port: int) -> list[Listening]:
+        members = self._limiter.members(name)
+        return listening(marked(self._instance, name) if members is None else members, but=own_port)
 
     def _kill_all(self, name: str) -> None:
         self._limiter.kill(name)

@@ -35,6 +35,9 @@ class Limiter(Protocol):
     def kill(self, name: str) -> None:
         """End every process that is under them, and remove them."""
 
+    def members(self, name: str) -> list[int] | None:
+        """The processes that are under them. None: not known."""
+
     def usage(self, name: str) -> tuple[float | None, int | None]:
         """CPU seconds and bytes of memory used. None: not known."""
 
@@ -60,6 +63,10 @@ class Guard:
     def kill(self, name: str) -> None:
         """Nothing to end by."""
         self._bytes.pop(name, None)
+
+    def members(self, name: str) -> list[int] | None:
+        """Not known."""
+        return None
 
     def usage(self, name: str) -> tuple[float | None, int | None]:
         """Not known."""
@@ -119,6 +126,10 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 folder.rmdir()
                 folder.parent.rmdir()  # Refused while it holds another workspace's.
+
+    def members(self, name: str) -> list[int] | None:
+        """All that were born in the group, or have been put there."""
+        return _members(self._folders(name)[0])
 
     def usage(self, name: str) -> tuple[float | None, int | None]:
         """Of all its processes together."""

@@ -1,17 +1,24 @@
-"""Free ports for workspaces."""
+"""Ports of this machine: free ones for workspaces, and those that their programs listen on."""
 
+import os
 import random
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from mlhub_shared.contracts.workspace import Endpoint
 from mlhub_shared.errors import Temporary
+from mlhub_spawner_worker.backends import listening as tables
+from mlhub_spawner_worker.backends.base import Listening
 
 LOOPBACK = "127.0.0.1"
 _LOWEST = 20000
 _ENOUGH = 2000
 """Ports to choose from, below which the system's own range is used."""
 _TRIES = 100
+_PROC = Path("/proc")
+_TABLES = (_PROC / "net/tcp", _PROC / "net/tcp6")
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -33,6 +40,51 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def listening(pids: Iterable[int], *, but: int) -> list[Listening]:
+    """The ports that these processes, and no others, listen on."""
+    sockets = [one for table in _TABLES if table.exists() for one in tables.sockets(table.read_text())]
+    owners = _owners(pids, {one.inode for one in sockets})
+    found = []
+    for port in sorted({one.port for one in sockets if one.inode in owners} - {but}):
+        here = [one for one in sockets if one.port == port]
+        own = [one for one in here if one.inode in owners]
+        if (endpoint := _endpoint(here, owners)) is not None:
+            is_internal = port >= _first_ephemeral() and all(one.address.is_loopback for one in own)
+            found.append(Listening(port, _program(owners[own[0].inode]), endpoint, is_internal=is_internal))
+    return found
+
+
+def _owners(pids: Iterable[int], inodes: Collection[int]) -> dict[int, int]:
+    """Which of the processes hold these sockets."""
+    links = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[int, int] = {}
+    for pid in sorted(pids):
+        with suppress(OSError):
+            for entry in os.scandir(_PROC / str(pid) / "fd"):
+                with suppress(OSError):
+                    if (inode := links.get(os.readlink(entry.path))) is not None:
+                        found.setdefault(inode, pid)
+    return found
+
+
+def _endpoint(sockets: Collection[tables.Socket], owners: Mapping[int, int]) -> Endpoint | None:
+    """Where one port is reached. All workspaces share the loopback: what another one may get is not dialled."""
+    own = [one.address for one in sockets if one.inode in owners]
+    for address in (*tables.LOOPBACK, *(one for one in own if not one.is_unspecified)):
+        takers = [one for one in sockets if one.takes(address)]
+        if takers and all(one.inode in owners for one in takers):
+            return Endpoint(host=str(address), port=takers[0].port)
+    return None
+
+
+def _program(pid: int) -> str:
+    try:
+        command = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return tables.program(os.fsdecode(command).split("\0"))
 
 
 def _candidate() -> int:
