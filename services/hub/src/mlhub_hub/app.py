@@ -18,6 +18,7 @@ from mlhub_hub.auth import first_admin, key_projection
 from mlhub_hub.auth.authenticator import SignUpAuthenticator
 from mlhub_hub.auth.deleted_users import SETTINGS_KEY as DELETED_USERS
 from mlhub_hub.auth.deleted_users import DeletedUsers
+from mlhub_hub.auth.key_use import follow_key_use
 from mlhub_hub.auth.tables import create_tables
 from mlhub_hub.auth.user_changes import follow_users
 from mlhub_hub.config import jupyterhub_config, tornado_settings
@@ -109,6 +110,7 @@ class MLHub(JupyterHub):
         self.routes = RouteProjection(route_table)
         bus.run(self.routes.run())
         self.tornado_settings[key_projection.SETTINGS_KEY] = key_projection.project_ssh_keys(self.db, bus)
+        follow_key_use(self.db, bus)
         self.tornado_settings[DELETED_USERS] = deleted = DeletedUsers(self.db, bus)
         bus.run(deleted.run())
         await super().init_users()

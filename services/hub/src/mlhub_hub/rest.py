@@ -17,6 +17,7 @@ from mlhub_hub.accepted import AcceptedSpawns
 from mlhub_hub.adoption import cancel_spawn
 from mlhub_hub.alone import alone, until_removed
 from mlhub_hub.auth import deleted_users
+from mlhub_hub.auth.key_projection import wake_projection
 from mlhub_hub.models import ProgressHandler, SelfHandler, UserListHandler, WorkspaceModels
 from mlhub_hub.nodes_api import node_handlers
 from mlhub_hub.requester import note_requester
@@ -227,6 +228,7 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
                 active = [spawner for spawner in user.spawners.values() if spawner.active]
                 await asyncio.gather(*(_stop(self, spawner) for spawner in active))
             await super().delete(user_name)
+        wake_projection(self.settings)
         self.settings[deleted_users.SETTINGS_KEY].wake()
 
     @needs_scope("admin:users")
@@ -241,6 +243,7 @@ class UserHandler(WorkspaceModels, UserAPIHandler):
             if user is not None:
                 await self._check_rename(user)
             await super().patch(user_name)
+        wake_projection(self.settings)
 
     async def _check_rename(self, user: User) -> None:
         """Containers, volumes, secrets and orders carry the user's name: nothing of them may be left behind."""

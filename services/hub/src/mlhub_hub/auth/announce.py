@@ -15,9 +15,13 @@ _PATIENCE = timedelta(seconds=30)
 
 def announce(settings: dict[str, object], kind: EventKind, user: str, *, by: str, **detail: Detail) -> None:
     """Tell what happened to a user; `settings` are the web application's. Returns at once, whatever the bus does."""
+    announce_event(settings, Event(kind=kind, user=user, requester=f"user:{by}", detail=detail))
+
+
+def announce_event(settings: dict[str, object], event: Event) -> None:
+    """Tell an event that is made already; returns at once too."""
     context = settings.get(SETTINGS_KEY)
     if isinstance(context, HubContext):
-        event = Event(kind=kind, user=user, requester=f"user:{by}", detail=detail)
         context.bus.run(_emit(context, event))
 
 

@@ -1,14 +1,18 @@
 """The SSH keys of users; each function is one transaction, and none awaits."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mlhub_hub.auth.ssh_keys import KEYS_PER_USER, KeyRefused, PublicKey
 from mlhub_hub.auth.tables import SshKeyRow
 
-_LABEL_LENGTH = 100
+_LABEL_LENGTH, _ADDRESS_LENGTH = 100, 64
+
+_SAME_USE = timedelta(seconds=30)
+"""A script may come in many times a second."""
 
 
 def keys_of(db: Session, user: str) -> list[SshKeyRow]:
@@ -46,6 +50,22 @@ def remove_key(db: Session, user: str, fingerprint: str) -> bool:
     db.delete(row)
     db.commit()
     return True
+
+
+def note_use(db: Session, fingerprint: str, *, when: datetime, address: str) -> None:
+    """Remember when and from where a key last let somebody in; the same again within a while is not worth a write."""
+    row = db.get(SshKeyRow, fingerprint, populate_existing=True)
+    if row is None or (row.last_used_at is not None and row.last_used_at >= when):
+        return
+    is_news = row.last_used_at is None or when - row.last_used_at >= _SAME_USE
+    if not is_news and row.last_used_from == address:
+        return
+    row.last_used_at, row.last_used_from = when, address[:_ADDRESS_LENGTH]
+    try:
+        db.commit()
+    except SQLAlchemyError:
+        db.rollback()
+        raise
 
 
 def _printable(label: str) -> str:

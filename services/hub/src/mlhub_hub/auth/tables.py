@@ -3,8 +3,9 @@
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import DateTime, Dialect, Engine, String, TypeDecorator
+from sqlalchemy import DDL, DateTime, Dialect, Engine, String, TypeDecorator, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import CreateColumn
 
 
 class Approval(StrEnum):
@@ -98,6 +99,22 @@ class SshKeyRow(Base):
     label: Mapped[str] = mapped_column(String(100))
     public_key: Mapped[str] = mapped_column(String(8192))
     added_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_from: Mapped[str | None] = mapped_column(String(64))
+    """Address."""
+
+
+class SshSetup(Base):
+    """A token that registers one key of its user, once."""
+
+    __tablename__ = "mlhub_ssh_setups"
+
+    token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user: Mapped[str] = mapped_column(String(255), index=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    """Of the workspace that the computer is set up for."""
+    server: Mapped[str] = mapped_column(String(255))
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class DeletedUser(Base):
@@ -113,5 +130,13 @@ class DeletedUser(Base):
 
 
 def create_tables(engine: Engine) -> None:
-    """Make what is missing; safe to repeat."""
+    """Make what is missing, also columns of tables that an earlier hub has made; safe to repeat."""
     Base.metadata.create_all(engine)
+    present = inspect(engine)
+    with engine.begin() as connection:
+        for table in Base.metadata.sorted_tables:
+            known = {column["name"] for column in present.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in known:
+                    definition = CreateColumn(column).compile(dialect=engine.dialect)
+                    connection.execute(DDL(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, event, insert, inspect, update
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.attributes import History
 
-from mlhub_hub.auth.tables import Account, DeletedUser, SshKeyRow
+from mlhub_hub.auth.tables import Account, DeletedUser, SshKeyRow, SshSetup
 from mlhub_hub.requester import asked_by
 from mlhub_shared.contracts.message import new_id
 from mlhub_shared.runtime.clock import utc_now
@@ -23,6 +23,7 @@ def follow_users() -> None:
 def _removed(mapper: Mapper[Any], connection: Connection, user: orm.User) -> None:
     connection.execute(delete(Account).where(Account.name == user.name))
     connection.execute(delete(SshKeyRow).where(SshKeyRow.user == user.name))
+    connection.execute(delete(SshSetup).where(SshSetup.user == user.name))
     # The files go by this word, so that only somebody's request may give it: never a pattern of names that was changed.
     if (by := asked_by()) is not None:
         row = {"id": new_id(), "user": user.name, "requester": by, "deleted_at": utc_now()}
@@ -38,3 +39,4 @@ def _changed(mapper: Mapper[Any], connection: Connection, user: orm.User) -> Non
     connection.execute(delete(Account).where(Account.name == new))
     connection.execute(update(Account).where(Account.name == old).values(name=new))
     connection.execute(update(SshKeyRow).where(SshKeyRow.user == old).values(user=new))
+    connection.execute(delete(SshSetup).where(SshSetup.user == old))

@@ -21,6 +21,8 @@ class KeyRow:
     kind: str
     fingerprint: str
     added_at: datetime
+    last_used_at: datetime | None
+    last_used_from: str | None
 
 
 class SshKeysPage(PageHandler):
@@ -65,7 +67,14 @@ class SshKeysPage(PageHandler):
         await self.show(
             "ssh_keys.html",
             rows=[
-                KeyRow(row.label, ssh_keys.kind_of(row.public_key), row.fingerprint, row.added_at)
+                KeyRow(
+                    label=row.label,
+                    kind=ssh_keys.kind_of(row.public_key),
+                    fingerprint=row.fingerprint,
+                    added_at=row.added_at,
+                    last_used_at=row.last_used_at,
+                    last_used_from=row.last_used_from,
+                )
                 for row in keys.keys_of(self.db, self.current_user.name)
             ],
             error=error,
