@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, StringConstraints
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
@@ -18,6 +18,17 @@ ListenHost = Annotated[str, StringConstraints(pattern=r"^(\*|\[?[0-9A-Fa-f:.]+\]
 """An address, a name or `*`; nothing else may get into HAProxy's configuration."""
 
 Port = Annotated[int, Field(gt=0, lt=65536)]
+
+DomainName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^([A-Za-z0-9_-]+\.)+[A-Za-z0-9-]+$")]
+"""As a certificate authority takes it: no wildcard, which it would ask for in another way than ours."""
+
+PlainName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^(\*\.)?[A-Za-z0-9._:-]+$")]
+"""A name or an address of a host, or all names below one."""
+
+Destination = tuple[
+    Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]+$")], Annotated[int, Field(ge=0, lt=65536)]
+]
+"""Host and port; path of a socket and 0."""
 
 
 OWN = "own"
@@ -37,6 +48,16 @@ def _http_address(url: str) -> str:
     return url
 
 
+def _gateway(value: object) -> object:
+    """Host and port of `host:port`; path and 0 of `unix:/path`."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("unix:/"):
+        return value.removeprefix("unix:"), 0
+    host, _, port = value.rpartition(":")
+    return host.strip("[]"), port
+
+
 def _node() -> str:
     return re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63] or "proxy"
 
@@ -49,6 +70,44 @@ class ProxySettings(CommonSettings):
     public_host: ListenHost = "127.0.0.1"
     """Where people come in."""
     public_port: Port = 8080
+
+    tls: bool = Field(default=False, validation_alias=AliasChoices("MLHUB_PROXY_TLS", "SSL_ENABLED"))
+    """The public port speaks HTTPS, and sends there whoever speaks plain HTTP."""
+
+    cert_dir: Path | None = None
+    """A folder with `cert.crt` and `cert.key`, or `cert.pem` with both; looked at again and again.
+
+    None, or a folder without them: a certificate of an authority if there are `acme_domains`, else one of our own.
+    """
+
+    tls_names: Annotated[tuple[PlainName, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Names and addresses by which people reach us, separated by commas, for the certificate of our own."""
+
+    acme_domains: Annotated[tuple[DomainName, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Names, separated by commas, for which an authority is asked; it must reach port 80 of each here."""
+
+    acme_email: str | None = None
+    """Whom it tells about trouble. None: nobody."""
+
+    acme_directory: Annotated[str, StringConstraints(pattern=r"^https://[^\s]+$")] = (
+        "https://acme-v02.api.letsencrypt.org/directory"
+    )
+    """Of the authority, whose terms of service are agreed to."""
+
+    acme_ca_file: Path | None = None
+    """Who is trusted to be the authority. None: what the system trusts."""
+
+    hsts_seconds: Annotated[int, Field(ge=0)] = 0
+    """How long browsers are told to accept nothing but HTTPS. 0: they are told nothing."""
+
+    ssh_gateway: Annotated[Destination, NoDecode, BeforeValidator(_gateway)] | None = None
+    """`host:port` or `unix:/path`: the public port also takes SSH, and passes it on there by PROXY protocol 2.
+
+    None: it does not.
+    """
+
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Whose `X-Forwarded-For` (its last address) and `-Proto` are believed, separated by commas."""
 
     refused_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
     """Who gets no answer there, separated by commas: programs in workspaces, which would find other people's."""
