@@ -29,8 +29,8 @@ from tests.support.ports import free_port
 from tests.support.waiting import until_async
 
 GREETER = """
-import os, socket
-listener = socket.create_server(("127.0.0.1", 0))
+import os, socket, sys
+listener = socket.create_server((sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1", 0))
 print(os.getpid(), listener.getsockname()[1], flush=True)
 connection, _ = listener.accept()
 connection.sendall(b"hello\\n")
@@ -230,7 +230,7 @@ async def test_a_program_whose_output_nobody_reads_any_more_ends(place: Place, l
         assert ended.stderr == said
 
 
-async def test_the_workspaces_own_ports_can_be_reached_and_no_others(place: Place) -> None:
+async def test_the_workspaces_own_ports_can_be_reached(place: Place) -> None:
     greeter = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(GREETER)}")
     assert greeter.stdout is not None
     pid, port = (int(number) for number in (await greeter.stdout.readline()).split())
@@ -242,10 +242,24 @@ async def test_the_workspaces_own_ports_can_be_reached_and_no_others(place: Plac
             writer.write(data)
             writer.write_eof()
             assert await reader.read() == data + b"bye\n"
-            with pytest.raises(asyncssh.ChannelOpenError, match="only ports of the workspace"):
-                await connection.open_connection("192.0.2.1", port)
             with pytest.raises(asyncssh.ChannelOpenError, match=r"refused|Errno 111"):
                 await connection.open_connection("127.0.0.1", port)
+    finally:
+        await place.inside(f"kill {pid}")
+        await greeter.communicate()
+
+
+async def test_other_hosts_are_reached_from_inside_the_workspace(place: Place) -> None:
+    greeter = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(GREETER)} 127.0.0.2")
+    assert greeter.stdout is not None
+    pid, port = (int(number) for number in (await greeter.stdout.readline()).split())
+    try:
+        async with place.connect() as connection:
+            reader, writer = await connection.open_connection("127.0.0.2", port)
+            writer.write_eof()
+            assert await reader.read() == b"hello\nbye\n"
+            with pytest.raises(asyncssh.ChannelOpenError, match=r"unreachable|resolution|not known"):
+                await connection.open_connection("no-such-host.invalid", port)
     finally:
         await place.inside(f"kill {pid}")
         await greeter.communicate()

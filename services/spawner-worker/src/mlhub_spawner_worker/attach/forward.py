@@ -17,11 +17,11 @@ class Forward(asyncssh.SSHTCPSession[bytes]):
         self._link: Link
 
     @classmethod
-    async def open(cls, loopback: Loopback, port: int) -> "Forward":
-        """Reach the port; ChannelOpenError if it can't be."""
+    async def open(cls, loopback: Loopback, host: str, port: int) -> "Forward":
+        """Reach the port from inside; ChannelOpenError if it can't be."""
         forward = cls()
         try:
-            forward._link = await loopback.connect(port, forward)
+            forward._link = await loopback.connect(port, forward, host=host)
         except EntryError as error:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from error
         return forward

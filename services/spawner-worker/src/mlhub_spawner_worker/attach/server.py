@@ -15,7 +15,7 @@ from mlhub_spawner_worker.attach.forward import Forward
 from mlhub_spawner_worker.attach.host_key import load_or_make, public_line
 from mlhub_spawner_worker.attach.listening import Listening
 from mlhub_spawner_worker.attach.session import EowChannel, Session
-from mlhub_spawner_worker.entry import Entry, Loopback
+from mlhub_spawner_worker.entry import LOCALHOST, Entry, Loopback
 
 log = structlog.get_logger(__name__)
 
@@ -147,13 +147,11 @@ class _Server(asyncssh.SSHServer):
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> bool | Awaitable[asyncssh.SSHTCPSession[bytes]]:
-        """Connect to the workspace's own loopback."""
+        """Connect from inside the workspace; where to else than to itself is for the gateway to judge."""
         _, entry = self._require_entry()
-        if dest_host not in _LOOPBACK:
-            raise asyncssh.ChannelOpenError(
-                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "only ports of the workspace itself can be reached"
-            )
-        return True if entry.loopback is None else self._connect(entry.loopback, dest_port)
+        if entry.loopback is None:
+            return True
+        return self._connect(entry.loopback, LOCALHOST if dest_host in _LOOPBACK else dest_host, dest_port)
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool | Awaitable[asyncssh.SSHListener | bool]:
         """Listen on the workspace's loopback for the client, never for the world."""
@@ -166,8 +164,8 @@ class _Server(asyncssh.SSHServer):
         listening = await Listening.open(loopback, self._connection, host, port, self._open.keep)
         return listening or False
 
-    async def _connect(self, loopback: Loopback, port: int) -> Forward:
-        forward = await Forward.open(loopback, port)
+    async def _connect(self, loopback: Loopback, host: str, port: int) -> Forward:
+        forward = await Forward.open(loopback, host, port)
         self._open.keep(forward.run())
         if self._connection.is_closed():
             # asyncssh does not tell the session of a channel that is gone before it is open.

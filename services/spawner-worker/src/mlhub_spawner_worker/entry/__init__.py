@@ -1,6 +1,7 @@
 """How programs are run inside a workspace: what the attach endpoint asks for, and each backend offers in its way."""
 
 from mlhub_spawner_worker.entry.contract import (
+    LOCALHOST,
     Accept,
     Arrived,
     Caller,
@@ -19,6 +20,7 @@ from mlhub_spawner_worker.entry.contract import (
 from mlhub_spawner_worker.entry.joint import Joint
 
 __all__ = [
+    "LOCALHOST",
     "Accept",
     "Arrived",
     "Caller",

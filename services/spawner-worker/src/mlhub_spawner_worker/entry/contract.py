@@ -136,11 +136,15 @@ class Listener(Protocol):
         """Return once it listens no more."""
 
 
+LOCALHOST = "localhost"
+"""Of a connection from inside a workspace: the workspace itself, whichever family its program listens on."""
+
+
 class Loopback(Protocol):
     """The ports of a workspace that has a loopback of its own."""
 
-    async def connect(self, port: int, caller: Caller) -> Link:
-        """A connection to one of them; EntryError if there is none."""
+    async def connect(self, port: int, caller: Caller, *, host: str = LOCALHOST) -> Link:
+        """A connection to one of them, or from inside to another host; EntryError if there is none."""
 
     async def listen(self, port: int, arrived: Arrived) -> Listener:
         """Listen on one of them, any free one for 0; EntryError if that can't be."""

@@ -1,9 +1,10 @@
 """Joins a connection of the machine it runs on to standard input and output.
 
-Run as a program, handed to an interpreter as text, inside a workspace whose loopback is its own. Its argument is a port
-to connect to, or the abstract name where a listener hands out a connection. Its first line of output comes when it has
-one: a record separator and its process id, as everything that is entered begins with. When the other side sends no more
-it says on standard error how many bytes have come, and still passes on input: only then has everything been said.
+Run as a program, handed to an interpreter as text, inside a workspace whose loopback is its own. Its arguments are a
+host and a port to connect to, or the abstract name where a listener hands out a connection. Its first line of output
+comes when it has one: a record separator and its process id, as everything that is entered begins with. When the other
+side sends no more it says on standard error how many bytes have come, and still passes on input: only then has
+everything been said.
 """
 
 import os
@@ -15,8 +16,11 @@ PIECE = 64 * 1024
 SECONDS_TO_CONNECT = 10
 
 
-def connect(port: int) -> socket.socket:
-    """A connection to the port, whichever family it listens on."""
+def connect(host: str, port: int) -> socket.socket:
+    """A connection to the port, of this machine whichever family it listens on."""
+    if host != "localhost":
+        return socket.create_connection((host, port), timeout=SECONDS_TO_CONNECT)
+    # Not left to the name: hosts files of images may give it one family alone.
     try:
         return socket.create_connection(("127.0.0.1", port), timeout=SECONDS_TO_CONNECT)
     except OSError as error:
@@ -54,10 +58,10 @@ def send_input(connection: socket.socket) -> None:
         pass  # it reads no more; what it still says, and its end, come the other way
 
 
-def main(where: str) -> int:
+def main(where: str, port: str | None = None) -> int:
     """Until the other side has said all."""
     try:
-        connection = connect(int(where)) if where.isdigit() else take(where)
+        connection = take(where) if port is None else connect(where, int(port))
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)
         return 1
@@ -81,4 +85,4 @@ def main(where: str) -> int:
 
 if __name__ == "__main__":
     # At once: after a reset a thread that still reads standard input is not waited for.
-    os._exit(main(sys.argv[1]))
+    os._exit(main(*sys.argv[1:]))

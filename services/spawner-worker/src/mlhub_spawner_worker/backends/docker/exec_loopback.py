@@ -9,7 +9,7 @@ from typing import Self
 from mlhub_spawner_worker.backends.docker import exec_script
 from mlhub_spawner_worker.backends.docker.exec_connection import ContainerConnection
 from mlhub_spawner_worker.backends.docker.exec_link import Place
-from mlhub_spawner_worker.entry import Arrived, Caller, EntryError, Link, Listener
+from mlhub_spawner_worker.entry import LOCALHOST, Arrived, Caller, EntryError, Link, Listener
 
 _PATIENCE = 10
 """Seconds for a listener to say where it listens."""
@@ -21,9 +21,9 @@ class ContainerLoopback:
     def __init__(self, place: Place) -> None:
         self._place = place
 
-    async def connect(self, port: int, caller: Caller) -> Link:
+    async def connect(self, port: int, caller: Caller, *, host: str = LOCALHOST) -> Link:
         """Reach a port; EntryError if nothing listens there, or the image lacks what it takes."""
-        return await ContainerConnection.begin(self._place, exec_script.connection(port), caller)
+        return await ContainerConnection.begin(self._place, exec_script.connection(host, str(port)), caller)
 
     async def listen(self, port: int, arrived: Arrived) -> Listener:
         """Listen on a port; EntryError if it is taken, or the image lacks what it takes."""

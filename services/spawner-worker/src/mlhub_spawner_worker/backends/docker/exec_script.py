@@ -91,9 +91,9 @@ def program(order: Order, directory: str | None) -> list[str]:
     return [*_SHELL, script, "mlhub", directory or "", terminal, texts.get(order.what, ""), servers]
 
 
-def connection(where: int | str) -> list[str]:
-    """The command of an exec that becomes a connection to a port, or takes one from a listener of this name."""
-    return [*_SHELL, _HELPER, "mlhub", inspect.getsource(relay), str(where)]
+def connection(*where: str) -> list[str]:
+    """The command of an exec that becomes a connection to a host and port, or takes one from a listener by its name."""
+    return [*_SHELL, _HELPER, "mlhub", inspect.getsource(relay), *where]
 
 
 def listening(where: int | None, name: str) -> list[str]:
