@@ -1,21 +1,22 @@
 """Who gets into which workspace."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncssh
-import structlog
+from pydantic import SecretStr
 
 from mlhub_shared.bus import Table
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.scopes import may_access
 from mlhub_shared.contracts.services import SshKey, ssh_key_key
 from mlhub_shared.contracts.workspace import WorkspaceRecord
-from mlhub_shared.errors import MLHubError
 from mlhub_ssh_gateway import addresses
 from mlhub_ssh_gateway.hub_api import HubApi
 from mlhub_ssh_gateway.keys import public_line
+from mlhub_ssh_gateway.own_keys import LOGIN_NAME, OwnKeys
 
-log = structlog.get_logger(__name__)
+KEY, TOKEN, WORKSPACE_KEY = "key", "token", "workspace-key"
+"""How somebody logs in: by a key of his own, by a token of the hub, by the key that a workspace made for itself."""
 
 
 @dataclass(frozen=True)
@@ -26,51 +27,79 @@ class Login:
     """`user:NAME` or `service:NAME`."""
     workspace: WorkspaceId
     method: str
-    """`key` or `token`."""
+    fingerprint: str | None = None
+    """Of the key."""
+    token: SecretStr | None = field(default=None, repr=False)
+    """Kept to ask the hub about again."""
+
+
+@dataclass(frozen=True)
+class Denial:
+    """Somebody who may not enter there, if he proves to be who he says."""
+
+    requester: str
+    workspace: WorkspaceId | None
+    """None: there is none of that name."""
+    method: str
     fingerprint: str | None = None
 
 
 class Doorkeeper:
-    """Decides, from the table of keys as long as it can, and never tells why not."""
+    """Decides, from the table of keys as long as it can; MLHubError where the hub would have to be asked, and can't."""
 
-    def __init__(self, hub: str, keys: Table[SshKey], records: Table[WorkspaceRecord], api: HubApi) -> None:
-        self._hub, self._keys, self._records, self._api = hub, keys, records, api
+    def __init__(
+        self, hub: str, keys: Table[SshKey], records: Table[WorkspaceRecord], api: HubApi, own_keys: OwnKeys
+    ) -> None:
+        self._hub, self._keys, self._records, self._api, self._own_keys = hub, keys, records, api, own_keys
 
-    async def by_key(self, login_name: str, key: asyncssh.SSHKey) -> Login | None:
-        """The login of whoever holds this key; None if they may not enter."""
+    async def by_key(self, login_name: str, key: asyncssh.SSHKey) -> Login | Denial | None:
+        """What whoever holds this key gets; None if nobody is known by it."""
         fingerprint = key.get_fingerprint()
+        if login_name == LOGIN_NAME and (shown := self._own_keys.showing(key)):
+            return Login(f"user:{shown[0].user}", shown[0], WORKSPACE_KEY, fingerprint)
         known = self._keys.value(ssh_key_key(fingerprint))
         if known is None or known.public_key.split()[:2] != public_line(key).split():
             return None
-        try:
-            workspace = await self._target(login_name, known.user)
-            if workspace is None or not await self._may_enter(known.user, workspace):
-                return None
-        except MLHubError as error:
-            log.warning("login.undecided", user=known.user, login_name=login_name, error=str(error))
-            return None
-        return Login(f"user:{known.user}", workspace, "key", fingerprint)
+        requester = f"user:{known.user}"
+        workspace = await self._target(login_name, known.user)
+        if workspace is not None and await self._may_enter(known.user, workspace):
+            return Login(requester, workspace, KEY, fingerprint)
+        return Denial(requester, self._existing(workspace), KEY, fingerprint)
 
-    async def by_token(self, login_name: str, token: str) -> Login | None:
-        """The login of whoever holds this API token of the hub; None if its scopes do not reach the workspace."""
-        try:
-            identity = await self._api.whose(token)
-            if identity is None:
-                return None
-            workspace = await self._target(login_name, identity.name if identity.kind == "user" else None)
-        except MLHubError as error:
-            log.warning("login.undecided", login_name=login_name, error=str(error))
+    async def by_token(self, login_name: str, token: str) -> Login | Denial | None:
+        """What whoever holds this API token of the hub gets; None if it is nobody's."""
+        identity = await self._api.whose(token)
+        if identity is None:
             return None
-        if workspace is None or not may_access(identity.scopes, workspace):
-            return None
-        return Login(identity.requester, workspace, "token")
+        workspace = await self._target(login_name, identity.name if identity.kind == "user" else None)
+        if workspace is not None and may_access(identity.scopes, workspace):
+            return Login(identity.requester, workspace, TOKEN, token=SecretStr(token))
+        return Denial(identity.requester, self._existing(workspace), TOKEN)
 
-    def is_still_in(self, login: Login) -> bool:
-        """Whether the key of somebody who came in may still open the door; of a token only the hub knows."""
+    def has_key(self, login: Login) -> bool:
+        """Whether the key of somebody who came in is still known; a token's holder has none."""
         if login.fingerprint is None:
             return True
+        if login.method == WORKSPACE_KEY:
+            return self._own_keys.shows(login.workspace, login.fingerprint)
         known = self._keys.value(ssh_key_key(login.fingerprint))
         return known is not None and login.requester == f"user:{known.user}"
+
+    def needs_asking(self, login: Login) -> bool:
+        """Whether only the hub knows if somebody who came in still may."""
+        return login.token is not None or login.requester != f"user:{login.workspace.user}"
+
+    async def may_stay(self, login: Login) -> bool:
+        """Whether the hub still lets somebody in who came in."""
+        if login.token is None:
+            return await self._may_enter(login.requester.removeprefix("user:"), login.workspace)
+        identity = await self._api.whose(login.token.get_secret_value())
+        if identity is None or identity.requester != login.requester:
+            return False
+        return may_access(identity.scopes, login.workspace)
+
+    def _existing(self, workspace: WorkspaceId | None) -> WorkspaceId | None:
+        return workspace if workspace is not None and self._records.get(workspace.name) is not None else None
 
     async def _target(self, login_name: str, user: str | None) -> WorkspaceId | None:
         found = addresses.readings(self._hub, login_name)

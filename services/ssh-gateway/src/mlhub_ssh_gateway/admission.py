@@ -55,10 +55,10 @@ class Admission:
 
     def refusal(self, address: str) -> str | None:
         """Why a new connection is closed at once, None if it is not; counts it against its address's rate."""
-        parsed = _parsed(address)
+        parsed = parsed_address(address)
         if any(parsed in network for network in self.refused):
             return "network"
-        origin = _origin(parsed)
+        origin = origin_of(address)
         own = self._addresses.get(origin)
         if self._present >= self.handshakes + self.waiting:
             return "full"
@@ -69,7 +69,7 @@ class Admission:
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[None]:
         """Hold a slot; TimeoutError if none is free in time."""
-        origin = _origin(_parsed(address))
+        origin = origin_of(address)
         own = self._addresses.setdefault(origin, _Address(asyncio.Semaphore(self.handshakes_per_address)))
         own.users += 1
         self._present += 1
@@ -98,10 +98,13 @@ class Admission:
         return True
 
 
-def _parsed(address: str) -> IPv4Address | IPv6Address:
+def parsed_address(address: str) -> IPv4Address | IPv6Address:
+    """An address without its zone, and as IPv4 where it is that in disguise."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return (parsed.ipv4_mapped or parsed) if parsed.version == 6 else parsed
 
 
-def _origin(address: IPv4Address | IPv6Address) -> str:
-    return str(address if address.version == 4 else ipaddress.ip_network((address, _IPV6_NETWORK), strict=False))
+def origin_of(address: str) -> str:
+    """What counts as one address."""
+    parsed = parsed_address(address)
+    return str(parsed if parsed.version == 4 else ipaddress.ip_network((parsed, _IPV6_NETWORK), strict=False))

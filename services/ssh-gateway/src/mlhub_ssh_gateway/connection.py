@@ -1,15 +1,21 @@
 """One client: who it is, and what it asks for."""
 
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 import asyncssh
 import structlog
 
+from mlhub_shared.errors import MLHubError
 from mlhub_ssh_gateway import forwarding
-from mlhub_ssh_gateway.access import Doorkeeper, Login
-from mlhub_ssh_gateway.metrics import LOGINS
+from mlhub_ssh_gateway.access import KEY, TOKEN, WORKSPACE_KEY, Denial, Doorkeeper, Login
+from mlhub_ssh_gateway.destinations import Pattern
+from mlhub_ssh_gateway.forwarding import prohibited
+from mlhub_ssh_gateway.lockout import Lockout
+from mlhub_ssh_gateway.metrics import FORWARDS_REFUSED, LOCKED, LOGINS
+from mlhub_ssh_gateway.neighbours import Neighbours
+from mlhub_ssh_gateway.refusals import Refusals, shown
 from mlhub_ssh_gateway.relay import Down, EowChannel
 from mlhub_ssh_gateway.sessions import Session, Sessions
 from mlhub_ssh_gateway.upstream import Doors, Way
@@ -19,6 +25,8 @@ log = structlog.get_logger(__name__)
 _MOST_PASSWORDS = 3
 _MOST_KEYS = 20
 """Distinct keys that one connection may offer; an agent may hold several."""
+_MOST_PROOFS = 60
+"""Offers and signatures of one connection in all."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,11 @@ class Desk:
     doorkeeper: Doorkeeper
     doors: Doors
     sessions: Sessions
+    neighbours: Neighbours
+    refusals: Refusals
+    lockout: Lockout
+    outward: Sequence[Pattern] = ()
+    """Where forwarded connections may lead beside the workspace."""
     clients: "set[Client]" = field(default_factory=set)
     """Those who are in."""
 
@@ -38,9 +51,11 @@ class Client(asyncssh.SSHServer):
     def __init__(self, desk: Desk, address: str) -> None:
         self._desk, self._address = desk, address
         self._connection: asyncssh.SSHServerConnection
-        self._decided: dict[tuple[str, str], Login | None] = {}
-        self._passwords = 0
-        self._candidate: Login | None = None
+        self._login_name = ""
+        self._decided: dict[tuple[str, str], Login | Denial | None] = {}
+        self._proofs = self._passwords = 0
+        self._result: str | None = None
+        self._candidate: Login | Denial | None = None
         self._session: Session | None = None
         self._way: Way | None = None
         self._downs: weakref.WeakSet[Down] = weakref.WeakSet()
@@ -48,6 +63,8 @@ class Client(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Keep the connection to open channels on."""
         self._connection = conn
+        # There is no public way to hear of a signature's proof.
+        conn.__class__ = ProvingConnection
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Close what it opened."""
@@ -56,12 +73,15 @@ class Client(asyncssh.SSHServer):
             self._way.close()
         if self._session is not None:
             self._desk.sessions.close(self._session)
-        elif self._decided or self._passwords:
-            LOGINS.labels(result="refused").inc()
-            log.info("login.refused", client=self._address)
+        elif self._result is not None:
+            LOGINS.labels(result=self._result).inc()
+            log.info("login.refused", client=self._address, login_name=shown(self._login_name), result=self._result)
+            if self._result == "refused":
+                self._desk.refusals.login_refused(self._address, self._login_name, TOKEN if self._passwords else KEY)
 
     def begin_auth(self, username: str) -> bool:
         """Nobody comes in without a proof."""
+        self._login_name = username
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -69,15 +89,32 @@ class Client(asyncssh.SSHServer):
         return True
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Whether this key may enter under this login name; asked for offers and again for signatures."""
+        """Whether this key is worth a proof; asked for offers and again for signatures."""
+        self._proofs += 1
+        if self._proofs > _MOST_PROOFS:
+            self._turn_away()
+            return False
         known = (username, key.get_fingerprint())
         if known not in self._decided:
             if len(self._decided) >= _MOST_KEYS:
                 return False
-            self._decided[known] = await self._desk.doorkeeper.by_key(username, key)
+            try:
+                self._decided[known] = await self._desk.doorkeeper.by_key(username, key)
+            except MLHubError as error:
+                self._undecided(error)
+                return False
         # Last, and with no await behind it: whoever signs right now is who comes in, not who was merely offered.
         self._candidate = self._decided[known]
+        if self._candidate is None:
+            self._result = self._result or "refused"
         return self._candidate is not None
+
+    def signed(self, *, is_proof: bool) -> bool:
+        """A signature by the candidate's key came. Whether whoever made it may enter."""
+        if not is_proof:
+            self._result = self._result or "refused"
+            return False
+        return self._may_enter(self._candidate)
 
     def password_auth_supported(self) -> bool:
         """By an API token of the hub in the place of a password."""
@@ -87,28 +124,42 @@ class Client(asyncssh.SSHServer):
         """Whether this token may enter under this login name."""
         self._passwords += 1
         if self._passwords > _MOST_PASSWORDS:
-            self._connection.disconnect(
-                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
-            )
+            self._turn_away()
             return False
-        self._candidate = await self._desk.doorkeeper.by_token(username, password)
-        return self._candidate is not None
+        if self._desk.lockout.is_locked(username, self._address):
+            LOCKED.inc()
+            self._result = self._result or "refused"
+            return False
+        try:
+            candidate = await self._desk.doorkeeper.by_token(username, password)
+        except MLHubError as error:
+            self._undecided(error)
+            return False
+        if candidate is None:
+            self._result = self._result or "refused"
+            self._desk.lockout.failed(username, self._address)
+        else:
+            self._desk.lockout.succeeded(username, self._address)
+        self._candidate = candidate
+        return self._may_enter(candidate)
 
     def auth_completed(self) -> None:
         """The candidate is in; what is still being decided comes too late."""
         login = self._candidate
-        if login is None or self._session is not None:
+        if not isinstance(login, Login) or self._session is not None:
             self._connection.abort()
             return
         LOGINS.labels(result="accepted").inc()
         log.info("login.accepted", client=self._address, user=login.requester, workspace=login.workspace.name)
-        self._session = self._desk.sessions.open(login, self._address)
-        self._way = Way(login.workspace, self._desk.doors)
+        self._session = self._desk.sessions.open(login, self._address, self.dismiss)
+        self._way = Way(self._session, self._desk.doors)
         self._desk.clients.add(self)
 
     def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], Down]:
         """A shell, a command or a subsystem."""
         way, session = self._require_login()
+        if session.login.method == WORKSPACE_KEY:
+            raise prohibited("this key is for connections to the workspace's own SSH server")
         channel: asyncssh.SSHServerChannel[bytes] = self._connection.create_server_channel(encoding=None)
         # There is no public way to another class of channel.
         channel.__class__ = EowChannel
@@ -120,13 +171,16 @@ class Client(asyncssh.SSHServer):
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
         """A port of the workspace for the client."""
-        return forwarding.connect(*self._require_login(), dest_host, dest_port)
+        way, session = self._require_login()
+        return self._forward(way, session, dest_host, dest_port)
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool | Awaitable[asyncssh.SSHListener | bool]:
         """A port of the client for the workspace."""
         try:
             way, session = self._require_login()
         except asyncssh.ChannelOpenError:
+            return False
+        if session.login.method == WORKSPACE_KEY:
             return False
         return forwarding.listen(self._connection, way, session, listen_host, listen_port)
 
@@ -136,12 +190,58 @@ class Client(asyncssh.SSHServer):
             down.dismiss(sentence)
         self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, sentence)
 
+    async def _forward(self, way: Way, session: Session, host: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
+        login, neighbours = session.login, self._desk.neighbours
+        try:
+            if login.method != WORKSPACE_KEY:
+                return await forwarding.connect(way, session, host, port, outward=self._desk.outward)
+            endpoint = neighbours.shown_by(login, host, port)
+            if endpoint is None:
+                raise prohibited("this key is for connections to the workspace's own SSH server")
+            return await forwarding.straight(session, endpoint)
+        except asyncssh.ChannelOpenError as error:
+            if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+                FORWARDS_REFUSED.inc()
+                if (other := neighbours.named(host)) is not None and other != login.workspace:
+                    self._deny(Denial(login.requester, other, login.method, login.fingerprint))
+            raise
+
+    def _may_enter(self, candidate: Login | Denial | None) -> bool:
+        if isinstance(candidate, Denial):
+            self._result = "denied"
+            self._deny(candidate)
+        return isinstance(candidate, Login)
+
+    def _deny(self, denial: Denial) -> None:
+        self._desk.refusals.denied(denial.requester, denial.workspace, self._address, denial.method, denial.fingerprint)
+
+    def _undecided(self, error: MLHubError) -> None:
+        # The hub's trouble is nobody's guess.
+        self._result = "undecided"
+        log.warning("login.undecided", login_name=shown(self._login_name), error=str(error))
+
+    def _turn_away(self) -> None:
+        self._connection.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
+
     def _require_login(self) -> tuple[Way, Session]:
         if self._way is None or self._session is None:
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "log in first")
+            raise prohibited("log in first")
         # A connection may be held for days; what is opened over it needs a key that is good today.
-        if not self._desk.doorkeeper.is_still_in(self._session.login):
-            raise asyncssh.ChannelOpenError(
-                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "this key does not log in any more"
-            )
+        if not self._desk.doorkeeper.has_key(self._session.login):
+            raise prohibited("this key does not log in any more")
         return self._way, self._session
+
+
+class ProvingConnection(asyncssh.SSHServerConnection):
+    """A connection that tells its client when a key has been proved, not merely offered.
+
+    Whoever proves a key that may not enter is refused then, just like everybody else.
+    """
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        """Whether a key is worth a signature; with one, whether it lets in."""
+        is_good = await super().validate_public_key(username, key_data, msg, signature)
+        owner = self.get_owner()
+        if not msg:
+            return is_good
+        return isinstance(owner, Client) and owner.signed(is_proof=is_good)

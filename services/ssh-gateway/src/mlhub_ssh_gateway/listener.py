@@ -1,21 +1,27 @@
-"""The gateway's port: accepts, keeps floods out, and hands on who may try to log in."""
+"""The gateway's ports: accept, keep floods out, and hand on who may try to log in."""
 
 import asyncio
 import socket
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import asyncssh
 import structlog
 
-from mlhub_ssh_gateway.admission import Admission
+from mlhub_ssh_gateway.admission import Admission, parsed_address
 from mlhub_ssh_gateway.connection import Client, Desk
 from mlhub_ssh_gateway.metrics import REFUSED
+from mlhub_ssh_gateway.ports import Address, Network, TcpAddress, network_of, parse_address
+from mlhub_ssh_gateway.proxied import BadHeader, read_origin
 from mlhub_ssh_gateway.settings import SshGatewaySettings
 
 log = structlog.get_logger(__name__)
 
-_BACKLOG = 1024
+_HEADER = 5.0
+"""Seconds for a proxy to say whom it hands on."""
+_MOST_HEADERS = 512
+"""Of those connections that have not said it yet, all together; more are closed at once."""
 _NO_DESCRIPTORS = 0.2
 """Seconds to wait when the system has no descriptor left."""
 _FAREWELL = 3.0
@@ -44,32 +50,38 @@ class Listener:
             patience=settings.login_timeout,
             refused=settings.refused_networks,
         )
-        self._sock: socket.socket | None = None
+        self._own = TcpAddress(settings.listen_host, settings.listen_port)
+        self._proxied = parse_address(settings.proxied_listen) if settings.proxied_listen else None
+        self._proxies: tuple[Network, ...] = ()
+        self._socks: dict[Address, socket.socket] = {}
         self._options: asyncssh.SSHServerConnectionOptions
         self._clients: set[asyncio.Task[None]] = set()
+        self._without_header = 0
 
     @property
     def port(self) -> int:
-        """Where it listens; 0 if it does not."""
-        return int(self._sock.getsockname()[1]) if self._sock else 0
+        """Where it listens for clients that come by themselves; 0 if it does not."""
+        sock = self._socks.get(self._own)
+        return int(sock.getsockname()[1]) if sock else 0
 
     async def __aenter__(self) -> Self:
         self._options = await asyncssh.SSHServerConnectionOptions.construct(config=None, **self._option_fields())
-        family = socket.AF_INET6 if ":" in self._settings.listen_host else socket.AF_INET
-        address = (self._settings.listen_host, self._settings.listen_port)
-        self._sock = socket.create_server(address, family=family, backlog=_BACKLOG)
-        self._sock.setblocking(False)
-        log.info("ssh.listening", host=address[0], port=self.port)
+        self._proxies = self._networks()
+        for address in (self._own, self._proxied):
+            if address is not None:
+                self._socks[address] = address.listen()
+        log.info("ssh.listening", host=self._own.host, port=self.port, proxied=self._settings.proxied_listen)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._sock is not None:
+        for address, sock in self._socks.items():
             # `run` still waits on it, and the loop must not be left with a descriptor that means something else soon.
-            asyncio.get_running_loop().remove_reader(self._sock)
-            self._sock.close()
-            self._sock = None
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+            address.remove()
+        self._socks.clear()
         for client in tuple(self._desk.clients):
             client.dismiss("the gateway is stopping")
         if self._clients:
@@ -79,20 +91,54 @@ class Listener:
 
     async def run(self) -> None:
         """Accept for ever."""
+        async with asyncio.TaskGroup() as group:
+            for address, sock in self._socks.items():
+                group.create_task(self._accept(sock, self._take if address is self._own else self._take_proxied))
+
+    async def _accept(self, listening: socket.socket, take: Callable[[socket.socket, str], None]) -> None:
         loop = asyncio.get_running_loop()
-        while self._sock is not None:
+        while listening.fileno() >= 0:
             try:
-                sock, address = await loop.sock_accept(self._sock)
+                sock, address = await loop.sock_accept(listening)
             except OSError as error:
                 log.warning("ssh.accept_failed", error=str(error))
                 await asyncio.sleep(_NO_DESCRIPTORS)
                 continue
-            if (reason := self._admission.refusal(address[0])) is not None:
-                self._refuse(sock, reason)
-                continue
-            task = asyncio.ensure_future(self._serve(sock, address[0]))
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
+            take(sock, address[0] if address else "")
+
+    def _take(self, sock: socket.socket, address: str) -> None:
+        if self._is_admitted(sock, address):
+            self._keep(self._serve(sock, address))
+
+    def _take_proxied(self, sock: socket.socket, proxy: str) -> None:
+        if proxy and not any(parsed_address(proxy) in network for network in self._proxies):
+            self._refuse(sock, "no-proxy")
+        elif self._without_header >= _MOST_HEADERS:
+            self._refuse(sock, "full")
+        else:
+            self._without_header += 1
+            self._keep(self._serve_proxied(sock, proxy))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _serve_proxied(self, sock: socket.socket, proxy: str) -> None:
+        """Whoever a proxy hands on is treated as if he had come by himself."""
+        try:
+            async with asyncio.timeout(_HEADER):
+                origin = await read_origin(sock)
+        except (BadHeader, TimeoutError, OSError) as error:
+            log.debug("ssh.no_header", proxy=proxy, error=str(error) or type(error).__name__)
+            self._refuse(sock, "header")
+            return
+        finally:
+            self._without_header -= 1
+        if origin is None:
+            sock.close()
+        elif self._is_admitted(sock, origin):
+            await self._serve(sock, origin)
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         try:
@@ -108,7 +154,22 @@ class Listener:
             log.debug("ssh.no_login", client=address, error=str(error) or type(error).__name__)
             sock.close()
             return
-        await connection.wait_closed()
+        try:
+            await connection.wait_closed()
+        finally:
+            # Also of whoever did not take leave in time.
+            connection.abort()
+
+    def _is_admitted(self, sock: socket.socket, address: str) -> bool:
+        if (reason := self._admission.refusal(address)) is not None:
+            self._refuse(sock, reason)
+        return reason is None
+
+    def _networks(self) -> tuple[Network, ...]:
+        networks = self._settings.proxied_from
+        if not isinstance(networks, str):
+            return networks
+        return (network_of(self._proxied.host),) if isinstance(self._proxied, TcpAddress) else ()
 
     def _refuse(self, sock: socket.socket, reason: str) -> None:
         REFUSED.labels(reason=reason).inc()

@@ -4,6 +4,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 SESSIONS = Gauge("mlhub_ssh_sessions", "Logged-in connections")
 LOGINS = Counter("mlhub_ssh_logins", "Connections that asked to log in, by how it ended", ["result"])
+LOCKED = Counter("mlhub_ssh_tokens_unseen", "Tokens refused unseen after too many wrong ones")
+FORWARDS_REFUSED = Counter("mlhub_ssh_forwards_refused", "Forwarded connections refused for where they lead")
+ENDED = Counter("mlhub_ssh_sessions_ended", "Sessions that the gateway ended, by reason", ["reason"])
 REFUSED = Counter("mlhub_ssh_connections_refused", "Connections closed before any login, by reason", ["reason"])
 BYTES = Counter("mlhub_ssh_bytes", "Bytes relayed, by direction", ["direction"])
 ENTERING = Histogram(

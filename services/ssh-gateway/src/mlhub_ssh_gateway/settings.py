@@ -2,14 +2,18 @@
 
 import ipaddress
 import re
+import socket
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from mlhub_shared.contracts.identity import Token
 from mlhub_shared.runtime.settings import CommonSettings
+from mlhub_ssh_gateway.destinations import parse_pattern
+from mlhub_ssh_gateway.ports import Network, parse_address
 
 
 def _seconds(value: object) -> object:
@@ -19,11 +23,30 @@ def _seconds(value: object) -> object:
     return value
 
 
+OWN = "own"
+"""In the place of networks: the one that the listener is on."""
+
+
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str) or value.strip() == OWN:
+        return value.strip() if isinstance(value, str) else value
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+def _address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+def _patterns(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        parse_pattern(text)
+    return texts
+
+
+def _node() -> str:
+    return re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63] or "ssh-gateway"
+
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
 """Seconds, fractions too."""
@@ -41,6 +64,24 @@ class SshGatewaySettings(CommonSettings):
 
     refused_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
     """Who gets no answer there, separated by commas: programs in workspaces, which have no business with others."""
+
+    proxied_listen: Annotated[str, AfterValidator(_address)] | None = None
+    """`host:port` or `unix:/path`: where a proxy hands on its clients, each behind a PROXY header (version 2).
+
+    The header is believed, so only the proxy may reach it. None: there is no such proxy.
+    """
+
+    proxied_from: Annotated[tuple[Network, ...] | Literal["own"], NoDecode, BeforeValidator(_split)] = (
+        ipaddress.ip_network("127.0.0.0/8"),
+        ipaddress.ip_network("::1/128"),
+    )
+    """Where such a proxy may call from, separated by commas; a socket's file needs no such list.
+
+    `own`: the network of the address above, as an engine of containers has made it.
+    """
+
+    replica: Token = Field(default_factory=_node)
+    """Name of this replica on the bus. Default: the host's."""
 
     host_key_file: Path = Path(".mlhub/ssh-gateway/host_key")
     """Private key that clients pin; made when missing, its public line beside it in `.pub`."""
@@ -64,6 +105,18 @@ class SshGatewaySettings(CommonSettings):
 
     reach_timeout: Seconds = timedelta(seconds=20)
     """For a ready workspace to be entered; a worker that restarts is away for seconds."""
+
+    quiet_after_stop: Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0))] = timedelta(seconds=60)
+    """Who was in a workspace when it was stopped on request does not wake it so long just by connecting again."""
+
+    forward_outward: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_patterns)] = ()
+    """Where forwarded ports may lead beside the workspace itself, from inside it: `host:port`, separated by commas.
+
+    Either part may be or contain `*`; `*` alone is everything that the workspace reaches.
+    """
+
+    max_failures: PositiveInt = 10
+    """Wrong tokens in a row, of one login name from one address, before none is looked at for a while."""
 
     login_timeout: Seconds = timedelta(seconds=20)
     """For a client to prove who it is."""

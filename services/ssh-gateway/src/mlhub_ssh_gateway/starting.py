@@ -17,6 +17,9 @@ log = structlog.get_logger(__name__)
 Tell = Callable[[str], None]
 """Takes a sentence for whoever waits."""
 
+Barred = Callable[[], str | None]
+"""Says, in a sentence, why whoever waits may not start it now; None if he may."""
+
 _TRIES = 5
 _PAUSE = 1.0
 """Seconds before the hub is asked again, times the number of the try."""
@@ -29,21 +32,23 @@ class Starter:
         """Without `enabled` it only waits for what somebody else started; `timeout` bounds all but waiting in line."""
         self._records, self._api, self._enabled, self._timeout = records, api, enabled, timeout
 
-    async def ready(self, workspace: WorkspaceId, tell: Tell) -> WorkspaceRecord:
+    async def ready(self, workspace: WorkspaceId, tell: Tell, barred: Barred) -> WorkspaceRecord:
         """The record of the workspace once it is ready; Permanent or Temporary, in a sentence, if it won't be."""
         record = self._records.value(workspace.name)
         if record is not None and record.phase is Phase.READY:
             return record
         try:
             async with asyncio.timeout(self._timeout.total_seconds()) as bound:
-                return await self._start(workspace, tell, bound)
+                return await self._start(workspace, tell, barred, bound)
         except TimeoutError:
             seconds = f"{self._timeout.total_seconds():.0f} s"
             raise Temporary(
                 f"workspace {workspace.address} was not ready within {seconds}; it is still tried"
             ) from None
 
-    async def _start(self, workspace: WorkspaceId, tell: Tell, bound: asyncio.Timeout) -> WorkspaceRecord:
+    async def _start(
+        self, workspace: WorkspaceId, tell: Tell, barred: Barred, bound: asyncio.Timeout
+    ) -> WorkspaceRecord:
         began = asyncio.get_running_loop().time()
         with self._records.changes() as changes:
             record = await self._out_of_stopping(workspace, changes, tell)
@@ -52,7 +57,7 @@ class Starter:
                 if record.phase is not Phase.READY:
                     tell(f"Workspace {workspace.address} is on its way ...")
             else:
-                await self._check(workspace, record)
+                await self._check(workspace, record, barred)
                 after = record.generation if record else 0
                 tell(f"Starting workspace {workspace.address} ...")
                 asking = asyncio.ensure_future(self._ask(workspace))
@@ -74,9 +79,11 @@ class Starter:
             record = self._records.value(workspace.name)
         return record
 
-    async def _check(self, workspace: WorkspaceId, record: WorkspaceRecord | None) -> None:
+    async def _check(self, workspace: WorkspaceId, record: WorkspaceRecord | None, barred: Barred) -> None:
         if not self._enabled:
             raise Permanent(f"workspace {workspace.address} is not running; start it on its page")
+        if (reason := barred()) is not None:
+            raise Permanent(reason)
         # The hub makes a named server that it is asked to start and does not know: a slip of the pen would make one.
         if record is None and workspace.server and not await self._api.exists(workspace):
             raise Permanent(f"there is no workspace {workspace.address}")

@@ -9,8 +9,11 @@ import asyncssh
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.queries import AttachAddress
+from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import Permanent, Temporary
+from mlhub_ssh_gateway.quiet import Quiet
 from mlhub_ssh_gateway.resolver import Resolver
+from mlhub_ssh_gateway.sessions import Session
 from mlhub_ssh_gateway.starting import Starter, Tell
 
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
@@ -65,6 +68,7 @@ class Doors:
     starter: Starter
     resolver: Resolver
     dialler: Dialler
+    quiet: Quiet
     patience: timedelta
     """For a ready workspace to be reached."""
 
@@ -72,19 +76,23 @@ class Doors:
 class Way:
     """One client's way into its workspace. Never shared: environment, agent and reverse ports belong to one client."""
 
-    def __init__(self, workspace: WorkspaceId, doors: Doors) -> None:
-        self.workspace = workspace
-        self._doors = doors
+    def __init__(self, session: Session, doors: Doors) -> None:
+        self.workspace = session.login.workspace
+        self._session, self._doors = session, doors
         self._lock = asyncio.Lock()
         self._open: dict[str | None, tuple[str | None, asyncssh.SSHClientConnection]] = {}
         self._closed = False
+
+    async def ready(self, tell: Tell) -> WorkspaceRecord:
+        """The record of the running workspace, started if need be; MLHubError in a sentence if it does not run."""
+        return await self._doors.starter.ready(self.workspace, tell, lambda: self._doors.quiet.reason(self._session))
 
     async def open(self, tell: Tell, agent: str | None = None) -> asyncssh.SSHClientConnection:
         """A connection into the running workspace, started if need be; MLHubError in a sentence if there is no way.
 
         `agent` is the socket of the client's forwarded agent; it gets a connection of its own.
         """
-        record = await self._doors.starter.ready(self.workspace, tell)
+        record = await self.ready(tell)
         async with self._lock:
             node, connection = self._open.get(agent, (None, None))
             if connection is not None and node == record.node and not connection.is_closed():

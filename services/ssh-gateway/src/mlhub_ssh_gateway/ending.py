@@ -1,0 +1,97 @@
+"""Ending sessions that are open: on request, and when what let somebody in is withdrawn."""
+
+import asyncio
+
+import structlog
+
+from mlhub_shared.bus import Table
+from mlhub_shared.contracts.queries import EndSession
+from mlhub_shared.contracts.services import OpenSession, SshKey
+from mlhub_shared.errors import MLHubError, NotFound
+from mlhub_shared.tasks import end_tasks
+from mlhub_ssh_gateway.access import TOKEN, Doorkeeper, Login
+from mlhub_ssh_gateway.metrics import ENDED
+from mlhub_ssh_gateway.sessions import Session, Sessions
+
+log = structlog.get_logger(__name__)
+
+_SETTLES = 1.0
+"""Seconds before a key that is gone is believed to be: the hub fills a store that was lost again."""
+_ROUND = 2.5
+"""Seconds in which the hub is asked once about everybody whom only it knows about."""
+_LEAST_PAUSE = 1 / 30
+"""Seconds between two such questions, so that a crowd does not keep the hub busy; its round takes longer."""
+_AT_ONCE = 8
+_SELF = "service:ssh-gateway"
+
+
+class Endings:
+    """Ends what must not go on."""
+
+    def __init__(self, sessions: Sessions, doorkeeper: Doorkeeper, keys: Table[SshKey], replica: str) -> None:
+        self._sessions, self._doorkeeper, self._keys, self._replica = sessions, doorkeeper, keys, replica
+        self._asking: dict[Login, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def answer(self, query: EndSession) -> OpenSession:
+        """End one session; NotFound if it has ended already."""
+        session = self._sessions.get(query.id)
+        if session is None:
+            raise NotFound("this session has ended already")
+        value = session.to_open_session(self._replica)
+        name = query.requester.removeprefix("user:")
+        log.info("session.ended", id=query.id, by=query.requester, correlation_id=query.correlation_id)
+        self._end(session, f"{name} ended this session", query.requester, "asked")
+        return value
+
+    async def follow_keys(self) -> None:
+        """End the sessions of keys that are taken away, for ever."""
+        with self._keys.changes() as changes:
+            async for _ in changes:
+                if self._without_key():
+                    await asyncio.sleep(_SETTLES)
+                    for session in self._without_key():
+                        self._end(session, "this key does not log in any more", _SELF, "key")
+
+    async def ask_again(self) -> None:
+        """Ask the hub about those whom only it knows about, and end those who may not stay, for ever."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                round_ends = loop.time() + _ROUND
+                for session in self._without_key():
+                    self._end(session, "this key does not log in any more", _SELF, "key")
+                logins = [login for login in self._sessions.logins() if self._doorkeeper.needs_asking(login)]
+                for login in logins:
+                    self._ask(login)
+                    await asyncio.sleep(max(_ROUND / len(logins), _LEAST_PAUSE))
+                await asyncio.sleep(max(round_ends - loop.time(), 0))
+        finally:
+            await end_tasks(*self._asking.values())
+
+    def _ask(self, login: Login) -> None:
+        # Whoever is still being asked about delays nobody else.
+        if login not in self._asking:
+            task = self._asking[login] = asyncio.ensure_future(self._settle(login))
+            task.add_done_callback(lambda _: self._asking.pop(login, None))
+
+    async def _settle(self, login: Login) -> None:
+        try:
+            async with self._slots:
+                if await self._doorkeeper.may_stay(login):
+                    return
+        except MLHubError as error:
+            # Who came in while the hub was there stays while it is away.
+            log.debug("session.undecided", user=login.requester, error=str(error))
+            return
+        sentence = "this token does not log in any more" if login.method == TOKEN else "you may not enter any more"
+        for session in self._sessions.all():
+            if session.login == login:
+                self._end(session, sentence, _SELF, "access")
+
+    def _without_key(self) -> list[Session]:
+        return [session for session in self._sessions.all() if not self._doorkeeper.has_key(session.login)]
+
+    def _end(self, session: Session, sentence: str, by: str, reason: str) -> None:
+        ENDED.labels(reason=reason).inc()
+        session.dismiss(sentence, by)

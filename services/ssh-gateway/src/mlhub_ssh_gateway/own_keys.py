@@ -1,0 +1,120 @@
+"""The keys of workspaces whose image brings its own SSH server: each shows, at `/publickey`, the one it lets in.
+
+People's settings of old log in as `limited-user` with such a key, for a forwarded connection to that very workspace.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import asyncssh
+import httpx
+import structlog
+
+from mlhub_shared.bus import Table
+from mlhub_shared.contracts.identity import WorkspaceId
+from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceRecord
+
+log = structlog.get_logger(__name__)
+
+LOGIN_NAME = "limited-user"
+
+_KINDS = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256")
+_FRESH, _AGAIN = 120.0, 5.0
+"""Seconds until a key is asked for anew, and until one that was not got is."""
+_LOOK = 2.5
+"""Seconds between two looks for keys that are due."""
+_ANSWER = 3.0
+"""Seconds that a workspace may take."""
+_MOST = 8192
+"""Bytes of its answer."""
+_AT_ONCE = 16
+
+
+@dataclass
+class _Shown:
+    workspace: WorkspaceId
+    endpoint: Endpoint
+    fingerprint: str | None = None
+    due: float = 0
+
+
+class OwnKeys:
+    """Asks the workspaces, off the path of any login."""
+
+    def __init__(self, records: Table[WorkspaceRecord], clock: Callable[[], float] | None = None) -> None:
+        self._records = records
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._shown: dict[str, _Shown] = {}
+
+    def showing(self, key: asyncssh.SSHKey) -> list[WorkspaceId]:
+        """The running workspaces that show this key."""
+        fingerprint = key.get_fingerprint()
+        return [shown.workspace for shown in self._shown.values() if shown.fingerprint == fingerprint]
+
+    def shows(self, workspace: WorkspaceId, fingerprint: str) -> bool:
+        """Whether this workspace runs and shows that key."""
+        shown = self._shown.get(workspace.name)
+        return shown is not None and shown.fingerprint == fingerprint
+
+    async def run(self) -> None:
+        """Keep up with the workspaces, for ever."""
+        async with httpx.AsyncClient(timeout=_ANSWER, trust_env=False, follow_redirects=False) as client:
+            with self._records.changes() as changes:
+                while True:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK):
+                            for name in await anext(changes):
+                                self._note(name)
+                    await self._ask_those_due(client)
+
+    def _note(self, name: str) -> None:
+        record = self._records.value(name)
+        if record is None or not record.spec.own_ssh or record.phase is not Phase.READY or record.endpoint is None:
+            self._shown.pop(name, None)
+            return
+        known = self._shown.get(name)
+        if known is None or known.endpoint != record.endpoint:
+            self._shown[name] = _Shown(record.workspace, record.endpoint)
+
+    async def _ask_those_due(self, client: httpx.AsyncClient) -> None:
+        slots, now = asyncio.Semaphore(_AT_ONCE), self._clock()
+
+        async def ask(shown: _Shown) -> None:
+            async with slots:
+                shown.fingerprint = await _fetch(client, shown.endpoint)
+                shown.due = self._clock() + (_AGAIN if shown.fingerprint is None else _FRESH)
+
+        await asyncio.gather(*(ask(shown) for shown in self._shown.values() if shown.due <= now))
+
+
+async def _fetch(client: httpx.AsyncClient, endpoint: Endpoint) -> str | None:
+    """The fingerprint of the key that is shown there; None if there is none."""
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    data = b""
+    try:
+        async with (
+            asyncio.timeout(_ANSWER),
+            client.stream("GET", f"http://{host}:{endpoint.port}/publickey") as answer,
+        ):
+            if answer.status_code != 200:
+                return None
+            async for piece in answer.aiter_raw():
+                data += piece
+                if len(data) > _MOST:
+                    return None
+    except (httpx.HTTPError, TimeoutError) as error:
+        log.debug("own_key.not_got", host=endpoint.host, error=str(error) or type(error).__name__)
+        return None
+    return _fingerprint(data)
+
+
+def _fingerprint(data: bytes) -> str | None:
+    words = data.split()[:2]
+    if len(words) < 2 or words[0].decode(errors="replace") not in _KINDS:
+        return None
+    try:
+        return asyncssh.import_public_key(b" ".join(words)).get_fingerprint()
+    except asyncssh.KeyImportError:
+        return None
