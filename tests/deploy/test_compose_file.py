@@ -13,6 +13,8 @@ from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 from mlhub_standalone.earlier import OLD
 from tests.support.compose import COMPOSE_COMMANDS, IMAGES, ROOT, SERVICES, read_config
 
+HUB_EXAMPLE = {"MLHUB_PUBLIC_HOST": "hub.example"}
+
 COMMANDS = [
     pytest.param(
         command,
@@ -56,7 +58,7 @@ def test_what_a_person_sets_arrives_by_environment_and_by_file(command: tuple[st
     for found in (read(command, ROOT, **settings), read(command, tmp_path)):
         services = found["services"]
         hub = services["hub"]["environment"]
-        assert (hub["MLHUB_HUB_NAME"], hub["MLHUB_HUB_PUBLIC_URL"]) == ("lab", "http://127.0.0.1:9000")
+        assert (hub["MLHUB_HUB_NAME"], str(hub["MLHUB_PORT"])) == ("lab", "9000")
         assert (hub["MLHUB_API_TOKEN"], hub["MLHUB_ADMIN_PASSWORD"]) == ("t" * 32, "a password of somebody")
         # Hub and worker hold people to the same.
         assert hub["MLHUB_MAX_CPU"] == services["spawner-worker"]["environment"]["MLHUB_MAX_CPU"] == "1.5"
@@ -84,10 +86,11 @@ def test_what_nobody_set_is_not_there(command: tuple[str, ...]) -> None:
 def test_every_variable_of_the_first_ml_hub_is_honoured_or_reaches_who_answers_it(command: tuple[str, ...]) -> None:
     services = read(command, ROOT, **{name: "7" for name in OLD if name != "HUB_NAME"})["services"]
     answered = {name for name, value in services["secrets"]["environment"].items() if value == "7"}
-    honoured = {"HUB_NAME", "CLEANUP_INTERVAL_SECONDS", "DEFAULT_WORKSPACE_PORT"}
+    honoured = {"HUB_NAME", "CLEANUP_INTERVAL_SECONDS", "DEFAULT_WORKSPACE_PORT", "SSL_ENABLED"}
     assert answered == OLD.keys() - honoured
     assert services["cleanup"]["environment"]["CLEANUP_INTERVAL_SECONDS"] == "7"
     assert {services[name]["environment"]["DEFAULT_WORKSPACE_PORT"] for name in ("hub", "spawner-worker")} == {"7"}
+    assert {services[name]["environment"]["SSL_ENABLED"] for name in ("hub", "cleanup", "proxy")} == {"7"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -120,20 +123,28 @@ def test_secrets_are_taken_from_files_by_the_one_that_hands_them_out(command: tu
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    ("person", "known"),
+    ("person", "url", "ssh"),
     [
-        ({"MLHUB_PUBLIC_HOST": "hub.example", "MLHUB_PORT": "9000"}, "http://hub.example:9000"),
-        ({"MLHUB_HUB_PUBLIC_URL": "https://hub.example"}, "https://hub.example"),
+        ({}, "http://127.0.0.1:8080", "127.0.0.1:2222"),
+        (HUB_EXAMPLE | {"MLHUB_PORT": "9000"}, "http://hub.example:9000", "hub.example:2222"),
+        (HUB_EXAMPLE | {"MLHUB_PORT": "443", "SSL_ENABLED": "True"}, "https://hub.example", "hub.example:2222"),
+        (HUB_EXAMPLE | {"MLHUB_PORT": "9000", "MLHUB_PROXY_TLS": "on"}, "https://hub.example:9000", "hub.example:2222"),
+        ({"MLHUB_SSH_PORT": "127.0.0.1:2222", "MLHUB_PORT": "443"}, "http://127.0.0.1:443", "127.0.0.1:443"),
+        (HUB_EXAMPLE | {"MLHUB_HUB_PUBLIC_URL": "https://x.example"}, "https://x.example", "hub.example:2222"),
+        ({"MLHUB_HUB_SSH_HOST": "ssh.example", "MLHUB_HUB_SSH_PORT": "22"}, "http://127.0.0.1:8080", "ssh.example:22"),
     ],
 )
-def test_the_services_know_the_address_that_people_type(
-    command: tuple[str, ...], person: dict[str, str], known: str, tmp_path: Path
+def test_the_services_know_the_addresses_that_people_type(
+    command: tuple[str, ...], person: dict[str, str], url: str, ssh: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "python").write_text('#!/bin/sh\necho "$*" "$MLHUB_HUB_PUBLIC_URL" "$MLHUB_CLEANUP_PUBLIC_URL"\n')
+    said = '"$MLHUB_HUB_PUBLIC_URL" "$MLHUB_CLEANUP_PUBLIC_URL" "$MLHUB_HUB_SSH_HOST:$MLHUB_HUB_SSH_PORT"'
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$*" {said}\n')
     (tmp_path / "python").chmod(0o755)
     services = read(command, ROOT, **person)["services"]
     for name in ("hub", "cleanup"):
-        passed = {variable: value for variable, value in services[name]["environment"].items() if value is not None}
+        passed = {
+            variable: str(value) for variable, value in services[name]["environment"].items() if value is not None
+        }
         start = subprocess.run(
             ["/bin/sh", str(ROOT / "compose/start")],
             env=passed | {"MLHUB_SERVICE": name, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -142,7 +153,7 @@ def test_the_services_know_the_address_that_people_type(
             timeout=30,
             check=True,
         )
-        assert start.stdout.split() == ["-m", f"mlhub_{name}", known, known]
+        assert start.stdout.split() == ["-m", f"mlhub_{name}", url, url, ssh]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -45,13 +45,13 @@ def test_the_name_of_an_old_hub_that_can_not_be_is_answered_with_one_that_can(
     assert "such as myhb" in said
 
 
-def test_what_asks_for_https_is_not_given_http(
+def test_what_may_ask_for_https_is_not_given_http(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_ENABLED", "true")
-    assert run(["up", "--data-dir", str(tmp_path / "x")]) == 1
-    assert "MLHUB_HUB_PUBLIC_URL=https://" in capsys.readouterr().err
-    assert not (tmp_path / "x").exists()
+    monkeypatch.setenv("SSL_ENABLED", "ja")
+    assert run(["up", "--backend", "process", "--data-dir", str(tmp_path / "x")]) == 1
+    assert "SSL_ENABLED takes on or off, not 'ja'" in capsys.readouterr().err
+    assert not DataDir(tmp_path / "x").exists()
 
 
 def test_in_a_container_up_is_what_is_meant_and_its_defaults_are_others() -> None:
@@ -91,7 +91,7 @@ def test_a_taken_port_ends_up_before_anything_is_started(tmp_path: Path, capsys:
     assert InstanceLock(data).holder() is None
 
 
-@pytest.mark.parametrize("arguments", [["--port", "0"], ["--port", "65536"], ["--capacity", "-1"], ["--port", "x"]])
+@pytest.mark.parametrize("arguments", [["--port", "0"], ["--port", "65536"], ["--capacity", "-1"], ["--port", "off"]])
 def test_numbers_that_can_not_be_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         run(["up", *arguments])

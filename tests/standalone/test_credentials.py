@@ -25,7 +25,8 @@ def files(data: DataDir) -> dict[str, set[str]]:
 def test_each_service_gets_what_it_needs_and_no_more(data: DataDir) -> None:
     credentials.make(data)
     found = files(data)
-    assert found["spawner-worker"] == found["proxy"] == {"MLHUB_NATS_PASSWORD", "MLHUB_INTERNAL_TOKEN"}
+    assert found["spawner-worker"] == {"MLHUB_NATS_PASSWORD", "MLHUB_INTERNAL_TOKEN"}
+    assert found["proxy"] == found["spawner-worker"] | {"MLHUB_PROXY_HUB_API_TOKEN"}
     assert "MLHUB_SSH_GATEWAY_HUB_API_TOKEN" not in found["cleanup"]
     assert "MLHUB_CLEANUP_HUB_API_TOKEN" not in found["ssh-gateway"]
     holders = {service for service in SERVICES if "attach_ed25519_key" in found[service]}
@@ -91,3 +92,23 @@ def test_a_given_secret_reaches_the_hub_alone_and_goes_when_it_is_taken_away(dat
     assert credentials.nats_password(data) != "of another bus"
     credentials.take_given(data, {})
     assert not copy.exists()
+
+
+def test_a_certificate_reaches_the_proxy_alone_and_is_written_anew_only_when_it_is_another(
+    data: DataDir, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("cert.crt", "cert.key"):
+        (folder / name).write_text(f"-----BEGIN {name}\n")
+    credentials.make(data)
+    credentials.take_given(data, {"MLHUB_SECRETS_DIR": str(folder)})
+    assert [service for service, names in files(data).items() if "cert.key" in names] == ["proxy"]
+    copy = data.secrets("proxy") / "cert.crt"
+    assert copy.read_text() == "-----BEGIN cert.crt\n"
+    before = copy.stat().st_ino
+    credentials.take_given(data, {"MLHUB_SECRETS_DIR": str(folder)})
+    assert copy.stat().st_ino == before
+    (folder / "cert.crt").write_text("another")
+    credentials.take_given(data, {"MLHUB_SECRETS_DIR": str(folder)})
+    assert copy.read_text() == "another\n"

@@ -10,12 +10,13 @@ from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.runtime.settings import CommonSettings
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 from mlhub_ssh_gateway.settings import SshGatewaySettings
-from mlhub_standalone import credentials, environment
+from mlhub_standalone import credentials, environment, https
 from mlhub_standalone.component import SERVICES
 from mlhub_standalone.components import service_components
 from mlhub_standalone.credentials import Credentials
-from mlhub_standalone.data_dir import DataDir
+from mlhub_standalone.data_dir import DataDir, make_socket_folder
 from mlhub_standalone.environment import environment_of, remarks
+from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.instance import Instance, plan
 from mlhub_standalone.options import DOCKER, Asked
 
@@ -90,7 +91,48 @@ def test_the_services_find_each_other(
     assert hub.cleanup_url == f"http://{cleanup.http_host}:{cleanup.http_port}"
     assert str(cleanup.hub_api_url) == str(gateway.hub_api_url) == api
     assert (hub.ssh_port, gateway.listen_port) == (9022, 9022)
+    assert proxy.ssh_gateway == (str(instance.data.ssh_socket), 0)
+    assert gateway.proxied_listen == f"unix:{instance.data.ssh_socket}"
+    assert proxy.tls is False
     assert worker.capacity == 3
+
+
+def test_with_https_everybody_knows_of_it_and_the_site_is_where_people_were_told(
+    data: DataDir, secrets: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_port = plan(data, Asked(port=443, ssh_port=0, tls=True), {})
+    hub = settings_of("hub", one_port, secrets, monkeypatch)
+    proxy = settings_of("proxy", one_port, secrets, monkeypatch, SSL_ENABLED="false")
+    gateway = settings_of("ssh-gateway", one_port, secrets, monkeypatch)
+    assert isinstance(hub, HubSettings)
+    assert isinstance(proxy, ProxySettings)
+    assert isinstance(gateway, SshGatewaySettings)
+    assert (hub.public_url, hub.ssh_host, hub.ssh_port) == ("https://127.0.0.1", "127.0.0.1", 443)
+    assert proxy.tls is True
+    assert (gateway.listen_host, gateway.listen_port) == ("127.0.0.1", 0)
+    person = {"MLHUB_HUB_PUBLIC_URL": "https://hub.example:9443"}
+    told = replace(plan(data, Asked(port=8443, tls=True), person), in_container=True)
+    hub = settings_of("hub", told, secrets, monkeypatch, **person)
+    cleanup = settings_of("cleanup", told, secrets, monkeypatch, **person)
+    proxy = settings_of("proxy", told, secrets, monkeypatch, **person)
+    assert isinstance(hub, HubSettings)
+    assert isinstance(cleanup, CleanupSettings)
+    assert isinstance(proxy, ProxySettings)
+    assert hub.public_url == cleanup.public_url == "https://hub.example:9443"
+    assert (hub.ssh_host, hub.ssh_port) == ("hub.example", 9443)
+    assert "hub.example" in proxy.tls_names
+
+
+def test_a_data_directory_deep_down_leaves_room_for_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    deep = DataDir(tmp_path / ("x" * 100))
+    assert len(os.fsencode(deep.ssh_socket)) <= 107
+    assert deep.ssh_socket != DataDir(tmp_path / ("y" * 100)).ssh_socket
+    make_socket_folder(deep)
+    make_socket_folder(deep)
+    deep.ssh_socket.parent.chmod(0o755)
+    with pytest.raises(LauncherError, match="--data-dir"):
+        make_socket_folder(deep)
 
 
 def test_the_services_share_their_tokens_with_the_hub_alone(
@@ -99,12 +141,15 @@ def test_the_services_share_their_tokens_with_the_hub_alone(
     hub = settings_of("hub", instance, secrets, monkeypatch)
     cleanup = settings_of("cleanup", instance, secrets, monkeypatch)
     gateway = settings_of("ssh-gateway", instance, secrets, monkeypatch)
+    proxy = settings_of("proxy", instance, secrets, monkeypatch)
     assert isinstance(hub, HubSettings)
     assert isinstance(cleanup, CleanupSettings)
     assert isinstance(gateway, SshGatewaySettings)
+    assert isinstance(proxy, ProxySettings)
     assert hub.cleanup_hub_api_token == cleanup.hub_api_token is not None
     assert hub.ssh_gateway_hub_api_token == gateway.hub_api_token is not None
-    assert hub.cleanup_hub_api_token != hub.ssh_gateway_hub_api_token
+    assert hub.proxy_hub_api_token == proxy.hub_api_token is not None
+    assert len({hub.cleanup_hub_api_token, hub.ssh_gateway_hub_api_token, hub.proxy_hub_api_token}) == 3
 
 
 def test_containers_find_the_hub_and_nobody_else_is_let_in_there(
@@ -146,7 +191,7 @@ def test_the_files_of_an_old_container_are_read_where_they_were(
 ) -> None:
     config, certificate = tmp_path / "jupyterhub_user_config.py", tmp_path / "cert.crt"
     monkeypatch.setattr(environment, "USER_CONFIG", config)
-    monkeypatch.setattr(environment, "CERTIFICATE", certificate)
+    monkeypatch.setattr(https, "MOUNTED", (tmp_path / "none", tmp_path))
     inside = replace(instance, in_container=True)
     assert "MLHUB_HUB_USER_CONFIG" not in environment_of("hub", inside, secrets, {})
     assert remarks(inside, secrets, {}) == []
@@ -154,7 +199,11 @@ def test_the_files_of_an_old_container_are_read_where_they_were(
     certificate.touch()
     assert environment_of("hub", inside, secrets, {})["MLHUB_HUB_USER_CONFIG"] == str(config)
     assert "MLHUB_HUB_USER_CONFIG" not in environment_of("hub", instance, secrets, {})
-    assert ["HTTPS" in remark for remark in remarks(inside, secrets, {})] == [False, True]
+    assert environment_of("proxy", inside, secrets, {})["MLHUB_PROXY_CERT_DIR"] == str(tmp_path)
+    elsewhere = environment_of("proxy", instance, secrets, {})["MLHUB_PROXY_CERT_DIR"]
+    assert elsewhere == str(instance.data.secrets("proxy"))
+    assert ["SSL_ENABLED=true" in remark for remark in remarks(inside, secrets, {})] == [False, True]
+    assert len(remarks(replace(inside, tls=True), secrets, {})) == 1
 
 
 def test_no_secret_stands_in_an_environment(instance: Instance, secrets: Credentials) -> None:

@@ -235,6 +235,7 @@ def test_volumes_and_images_are_found_where_workspaces_are_containers(
     profiles, _ = read_profiles(data.profiles)
     assert [profile.image for profile in profiles] == ["mlhub-workspace", IMAGE]
     assert (profiles[1].port, profiles[1].home, profiles[1].name) == (8080, "/workspace", "ml-workspace-0-8-7")
+    assert (profiles[1].own_tools, profiles[1].own_ssh) == (True, True)
     query = "SELECT user_options FROM spawners JOIN users ON users.id = user_id"
     (options,) = rows(data, f"{query} WHERE users.name = 'foo0bar' AND spawners.name = ''")
     assert json.loads(str(options[0])) == {"profile": "ml-workspace-0-8-7"}

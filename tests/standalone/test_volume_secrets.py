@@ -77,17 +77,17 @@ def test_what_the_person_keeps_in_files_reaches_the_hub_alone(volumes: DataDir, 
 
 
 def test_what_would_be_dangerous_to_ignore_ends_the_start_of_a_deployment(volumes: DataDir) -> None:
-    refused = run(volumes, SSL_ENABLED="true")
+    refused = run(volumes, EXECUTION_MODE="k8s")
     assert refused.returncode == 1
-    assert "SSL_ENABLED=true: this version speaks no HTTPS itself" in refused.stderr
+    assert "EXECUTION_MODE=k8s: this is a hub for one machine" in refused.stderr
     assert content(volumes) == {}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
 def test_other_old_variables_are_answered_in_its_log(volumes: DataDir) -> None:
-    told = run(volumes, SSL_ENABLED="true", MLHUB_HUB_PUBLIC_URL="https://hub.example", START_CHP="true")
+    told = run(volumes, START_SSH="false", START_CHP="true")
     assert told.returncode == 0
-    assert [line.partition(":")[0] for line in told.stdout.splitlines()] == ["SSL_ENABLED=true", "START_CHP=true"]
+    assert [line.partition(":")[0] for line in told.stdout.splitlines()] == ["START_SSH=false", "START_CHP=true"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")

@@ -65,6 +65,7 @@ def asked(options: argparse.Namespace) -> Asked:
     return Asked(
         port=getattr(options, "port", None),
         ssh_port=getattr(options, "ssh_port", None),
+        tls=getattr(options, "tls", None),
         host=getattr(options, "host", "127.0.0.1"),
         hub_name=options.hub_name,
         backend=getattr(options, "backend", AUTO),
@@ -84,7 +85,17 @@ def _add_instance(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
     who = "everybody" if defaults.in_container else "this machine alone"
     parser.add_argument("--host", default=defaults.host, help=f"address to listen on (default: {defaults.host}, {who})")
     parser.add_argument("--port", type=_port, help=f"of the web pages (default: the last one used, else {PUBLIC})")
-    parser.add_argument("--ssh-port", type=_port, help=f"of SSH (default: the last one used, else {SSH})")
+    parser.add_argument(
+        "--ssh-port",
+        type=_port_or_off,
+        metavar="PORT|off",
+        help=f"of SSH alone, which the web's port takes too (default: the last one used, else {SSH})",
+    )
+    parser.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="HTTPS, by a certificate of its own until it is given another (default: as the last time, else no)",
+    )
     _add_hub_name(parser)
 
 
@@ -123,6 +134,10 @@ def _port(text: str) -> int:
     if number > 65535:
         raise argparse.ArgumentTypeError("a port is at most 65535")
     return number
+
+
+def _port_or_off(text: str) -> int:
+    return 0 if text == "off" else _port(text)
 
 
 def _positive(text: str) -> int:

@@ -20,6 +20,8 @@ class Check:
     port: int
     path: str = ""
     host: str = LOOPBACK
+    certificate: str = ""
+    """File with the one that it must show, for HTTPS. Empty: HTTP."""
 
 
 @dataclass(frozen=True)

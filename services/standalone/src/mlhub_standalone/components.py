@@ -49,17 +49,19 @@ def _addresses(instance: Instance) -> dict[str, str]:
         "proxy": instance.public_url,
         "hub": f"{LOOPBACK}:{port['hub']}",
         "cleanup": f"{LOOPBACK}:{port['cleanup']}",
-        "ssh-gateway": f"ssh -p {instance.ssh_port} NAME@{instance.browser_host}",
+        "ssh-gateway": "ssh -p {1} NAME@{0}".format(*instance.shown_ssh),
     }
 
 
 def _checks(instance: Instance) -> dict[str, tuple[Check, ...]]:
     port = instance.internal
-    public = Check(instance.port, "/hub/health", instance.browser_host)
+    certificate = str(instance.data.certificate) if instance.tls else ""
+    public = Check(instance.port, "/hub/health", instance.browser_host, certificate)
+    own_ssh = (Check(instance.ssh_port, host=instance.browser_host),) if instance.ssh_port else ()
     return {
         "spawner-worker": (Check(port["spawner-worker"], "/ready"),),
         "proxy": (Check(port["proxy"], "/ready"), public),
         "hub": (Check(port["hub"], "/hub/health"),),
         "cleanup": (Check(port["cleanup"], "/ready"),),
-        "ssh-gateway": (Check(port["ssh-gateway"], "/ready"), Check(instance.ssh_port, host=instance.browser_host)),
+        "ssh-gateway": (Check(port["ssh-gateway"], "/ready"), *own_ssh),
     }

@@ -24,10 +24,18 @@ READERS = {
     "MLHUB_INTERNAL_TOKEN": ("hub", "spawner-worker", "proxy", "cleanup", "ssh-gateway"),
     "MLHUB_CLEANUP_HUB_API_TOKEN": ("hub", "cleanup"),
     "MLHUB_SSH_GATEWAY_HUB_API_TOKEN": ("hub", "ssh-gateway"),
+    "MLHUB_PROXY_HUB_API_TOKEN": ("hub", "proxy"),
 }
 """Which service reads which secret. The file is named like the variable that would set it."""
 
-GIVEN = {"MLHUB_ADMIN_PASSWORD": ("hub",), "MLHUB_API_TOKEN": ("hub",), "MLHUB_HUB_DATABASE_URL": ("hub",)}
+GIVEN = {
+    "MLHUB_ADMIN_PASSWORD": ("hub",),
+    "MLHUB_API_TOKEN": ("hub",),
+    "MLHUB_HUB_DATABASE_URL": ("hub",),
+    "cert.crt": ("proxy",),
+    "cert.key": ("proxy",),
+    "cert.pem": ("proxy",),
+}
 """Secrets that are not made here but may be given, as files in the folder `MLHUB_SECRETS_DIR`, with their readers."""
 
 
@@ -63,13 +71,13 @@ def take_given(data: DataDir, person: Mapping[str, str]) -> None:
     named = person.get("MLHUB_SECRETS_DIR")
     folder = Path(named) if named else None
     files = {file.name.upper(): file for file in folder.iterdir()} if folder and folder.is_dir() else {}
-    for variable, readers in GIVEN.items():
+    for name, readers in GIVEN.items():
         for reader in readers:
-            copy = data.secrets(reader) / variable
-            if variable in files:
-                write_private(copy, files[variable].read_text().strip())
-            else:
+            copy = data.secrets(reader) / name
+            if (file := files.get(name.upper())) is None:
                 copy.unlink(missing_ok=True)
+            else:
+                _keep(copy, file.read_text().strip() + "\n" * name.startswith("cert."))
 
 
 def nats_password(data: DataDir) -> str:
@@ -82,9 +90,14 @@ def _secret(data: DataDir, variable: str, readers: tuple[str, ...]) -> str:
     found = (file.read_text() for file in files if file.is_file())
     value = next(filter(None, found), None) or secrets.token_urlsafe(32)
     for file in files:
-        if not file.is_file() or file.read_text() != value:
-            write_private(file, value)
+        _keep(file, value)
     return value
+
+
+def _keep(file: Path, text: str) -> None:
+    """Write what is new: somebody may be waiting for a change."""
+    if not file.is_file() or file.read_text() != text:
+        write_private(file, text)
 
 
 def _key(path: Path) -> str:

@@ -1,13 +1,21 @@
 """Where one instance keeps what: every path below its data directory."""
 
+import hashlib
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlhub_standalone.errors import LauncherError
+
 MARK = "MLHUB_STANDALONE_DIR"
 """In the environment of every part: tells which instance a process belongs to, also after its launcher has died."""
+
+
+_LONGEST_SOCKET = 107
+"""Bytes of a socket's path, by the kernel: a folder deep down leaves no room for it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,20 @@ class DataDir:
         """What was taken over from another deployment, and when."""
         return self.root / "moved-in.json"
 
+    @property
+    def certificate(self) -> Path:
+        """What the proxy shows to browsers, whoever signed it."""
+        return self.of("proxy") / "tls.pem"
+
+    @property
+    def ssh_socket(self) -> Path:
+        """Where the proxy hands on what comes to the web's port by SSH."""
+        own = self.of("ssh-gateway") / "proxied.sock"
+        if len(os.fsencode(own)) <= _LONGEST_SOCKET:
+            return own
+        mark = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"mlhub-{os.getuid()}-{mark}" / own.name
+
     def of(self, service: str) -> Path:
         """What a service keeps."""
         return self.root / service
@@ -79,6 +101,14 @@ def make_private(folder: Path) -> Path:
     """Make a folder that only its owner enters."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
+
+
+def make_socket_folder(data: DataDir) -> None:
+    """Make the folder of the socket; LauncherError where it is not in our hands alone."""
+    folder = make_private(data.ssh_socket.parent)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise LauncherError(f"{folder} is not this account's alone: remove it, or take a shorter --data-dir")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -7,10 +7,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from mlhub_standalone import binaries, leftovers
+from mlhub_standalone import binaries, https, leftovers
 from mlhub_standalone.backends import default_image
 from mlhub_standalone.console import plural, say
 from mlhub_standalone.data_dir import DataDir
@@ -25,6 +26,8 @@ from mlhub_standalone.settings import StandaloneSettings
 _LEAST_DISK, _ENOUGH_DISK = 200 * 1024**2, 2 * 1024**3
 _ENOUGH_FILES = 4096
 _ENOUGH_MEMORY = 2 * 1024**3
+_SOON = timedelta(days=14)
+"""Before a certificate ends, somebody should know."""
 
 FIREWALL_IMAGE = "mlhub-spawner-worker"
 """Runs for a moment in the host's network, to set the rules between workspaces and this machine."""
@@ -194,11 +197,30 @@ def _instance(data: DataDir, asked: Asked, environment: Mapping[str, str]) -> It
     except LauncherError as error:
         yield Finding(Grade.FAIL, "instance", str(error))
         return
+    yield _https(instance, environment)
     yield from _ports(instance)
 
 
+def _https(instance: Instance, environment: Mapping[str, str]) -> Finding:
+    if not instance.tls:
+        if instance.is_open and not instance.site.startswith("https://"):
+            return Finding(Grade.WARN, "https", "off: passwords travel in the clear", "mlhub up --tls")
+        return Finding(Grade.OK, "https", "off")
+    given = environment.get("MLHUB_PROXY_CERT_DIR")
+    if given and https.with_certificate(Path(given)) is None:
+        return Finding(Grade.WARN, "https", f"no certificate in {given}", "put cert.crt and cert.key there")
+    shown = https.read(instance.data.certificate)
+    if shown is None:
+        return Finding(Grade.OK, "https", "on; what certificate it shows is seen at the first start")
+    text = f"on; the certificate for {', '.join(shown.names)} ends on {shown.until:%Y-%m-%d}"
+    return Finding(Grade.WARN if shown.until - datetime.now(UTC) < _SOON else Grade.OK, "https", text)
+
+
 def _ports(instance: Instance) -> Iterator[Finding]:
-    for subject, port, option in (("web port", instance.port, "--port"), ("ssh port", instance.ssh_port, "--ssh-port")):
+    ports = [("web port", instance.port, "--port")]
+    if instance.ssh_port:
+        ports.append(("ssh port", instance.ssh_port, "--ssh-port"))
+    for subject, port, option in ports:
         if is_free(port, instance.host):
             yield Finding(Grade.OK, subject, f"{port} is free")
         else:

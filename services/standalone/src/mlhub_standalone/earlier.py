@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 
 from mlhub_standalone.errors import LauncherError
 
-_YES = {"true", "on", "yes", "1"}
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -59,17 +57,6 @@ def _execution_mode(value: str, _environment: Mapping[str, str]) -> Answer:
     return Answer(refusal="there are local and docker; the option --backend takes process, docker, or auto")
 
 
-def _ssl(value: str, environment: Mapping[str, str]) -> Answer:
-    if value.lower() not in _YES:
-        return Answer()
-    if environment.get("MLHUB_HUB_PUBLIC_URL", "").startswith("https://"):
-        return Answer(remark="HTTPS ends at what stands before this hub, as MLHUB_HUB_PUBLIC_URL says; here it is HTTP")
-    return Answer(
-        refusal="this version speaks no HTTPS itself, and passwords would travel in the clear: have a web server with "
-        "your certificate stand before it, set MLHUB_HUB_PUBLIC_URL=https://..., and leave SSL_ENABLED out"
-    )
-
-
 _ALL_OR_NOTHING = "not used: all parts run; by compose.yaml, each is a service of its own"
 _KEYS = "users add their own keys at /hub/ssh-keys, and reach their own workspaces only"
 
@@ -78,8 +65,8 @@ OLD: dict[str, Callable[[str, Mapping[str, str]], Answer]] = {
     "CLEANUP_INTERVAL_SECONDS": _honoured,
     "DEFAULT_WORKSPACE_PORT": _honoured,
     "EXECUTION_MODE": _execution_mode,
-    "SSL_ENABLED": _ssl,
-    "START_SSH": _told_unless("true", "SSH has a port of its own: where nobody shall come in by it, don't publish it"),
+    "SSL_ENABLED": _honoured,
+    "START_SSH": _told_unless("true", "SSH always runs, and lets in nobody without a key or token of his own"),
     "START_NGINX": _told_unless("true", _ALL_OR_NOTHING),
     "START_JHUB": _told_unless("true", _ALL_OR_NOTHING),
     "START_CHP": _told_unless("false", "HAProxy has taken the place of configurable-http-proxy, and always runs"),

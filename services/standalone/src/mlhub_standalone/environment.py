@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlhub_standalone import https
 from mlhub_standalone.credentials import NATS_USER, Credentials
 from mlhub_standalone.data_dir import MARK
 from mlhub_standalone.instance import Instance
@@ -13,8 +14,7 @@ NODE = "local"
 """This machine on the bus. Not its name: a laptop changes that with the network, and workspaces belong to a node."""
 
 USER_CONFIG = Path("/resources/jupyterhub_user_config.py")
-CERTIFICATE = Path("/resources/ssl/cert.crt")
-"""Where the image of the first ML Hub looked for them."""
+"""Where the image of the first ML Hub looked for it."""
 
 _KEPT = {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"}
 _KEPT_PREFIXES = ("LC_", "SSL_CERT_", "MLHUB_")
@@ -30,6 +30,7 @@ _FOR_ONE = {
     "MLHUB_HUB_DATABASE_URL": {"hub"},
     "MLHUB_CLEANUP_HUB_API_TOKEN": {"hub", "cleanup"},
     "MLHUB_SSH_GATEWAY_HUB_API_TOKEN": {"hub", "ssh-gateway"},
+    "MLHUB_PROXY_HUB_API_TOKEN": {"hub", "proxy"},
 }
 """Secrets the person may have set, with the services that need them."""
 
@@ -40,7 +41,11 @@ def environment_of(
     """The whole environment of a service. What the person set on purpose wins over what is computed here."""
     kept = {name: value for name, value in person.items() if _is_kept(name, service)}
     kept["PATH"] = f"{Path(sys.executable).parent}:{kept.get('PATH', '/usr/bin:/bin')}"
-    forced = {MARK: str(instance.data.root), "MLHUB_HUB_NAME": instance.hub_name}
+    forced = {
+        MARK: str(instance.data.root),
+        "MLHUB_HUB_NAME": instance.hub_name,
+        "MLHUB_PROXY_TLS": "on" if instance.tls else "off",
+    }
     return computed(service, instance, credentials) | kept | forced
 
 
@@ -62,11 +67,8 @@ def _old_files(instance: Instance) -> list[str]:
     if not instance.in_container:
         return []
     found = [f"{USER_CONFIG} is the hub's configuration, as ever"] if USER_CONFIG.is_file() else []
-    if CERTIFICATE.is_file():
-        found.append(
-            f"{CERTIFICATE} is not used: this version speaks no HTTPS itself; a web server with it may stand before "
-            "this hub, which takes MLHUB_HUB_PUBLIC_URL=https://... then"
-        )
+    if (folder := https.with_certificate(*https.MOUNTED)) and not instance.tls:
+        found.append(f"{folder} has a certificate, which is used with SSL_ENABLED=true alone")
     return found
 
 
@@ -89,18 +91,19 @@ def computed(service: str, instance: Instance, credentials: Credentials) -> dict
 
 def _hub(instance: Instance, credentials: Credentials) -> dict[str, str]:
     port = instance.internal
+    ssh_host, ssh_port = instance.shown_ssh
     return {
         "MLHUB_HUB_LISTEN_HOST": LOOPBACK,
         "MLHUB_HUB_LISTEN_PORT": str(port["hub"]),
         "MLHUB_HUB_TARGET_URL": _url(port["hub"]),
-        "MLHUB_HUB_PUBLIC_URL": instance.public_url,
+        "MLHUB_HUB_PUBLIC_URL": instance.site or instance.public_url,
         "MLHUB_HUB_PROBE_URL": _url(port["probe"]),
         "MLHUB_HUB_WORKSPACE_API_URL": f"http://{_workspaces_see(instance)}:{port['hub-api']}",
         "MLHUB_HUB_CLEANUP_URL": _url(port["cleanup"]),
         "MLHUB_HUB_DATA_DIR": str(instance.data.of("hub")),
         "MLHUB_HUB_BACKEND": instance.backend,
-        "MLHUB_HUB_SSH_HOST": instance.browser_host,
-        "MLHUB_HUB_SSH_PORT": str(instance.ssh_port),
+        "MLHUB_HUB_SSH_HOST": ssh_host,
+        "MLHUB_HUB_SSH_PORT": str(ssh_port),
         "MLHUB_HUB_SSH_HOST_KEY": credentials.ssh_host_public,
         **_config_of_old(instance),
     }
@@ -156,14 +159,20 @@ def _proxy(instance: Instance, _: Credentials) -> dict[str, str]:
             "MLHUB_PROXY_API_NETWORKS": f"127.0.0.0/8,{instance.network_pool}",
             "MLHUB_PROXY_REFUSED_NETWORKS": instance.network_pool,
         }
+    places = https.MOUNTED if instance.in_container else ()
+    folder = https.with_certificate(*places) or instance.data.secrets("proxy")
     return api | {
         "MLHUB_PROXY_REPLICA": NODE,
+        "MLHUB_PROXY_CERT_DIR": str(folder),
+        "MLHUB_PROXY_TLS_NAMES": ",".join(instance.site_hosts),
+        "MLHUB_PROXY_SSH_GATEWAY": f"unix:{instance.data.ssh_socket}",
         "MLHUB_PROXY_PUBLIC_HOST": instance.host,
         "MLHUB_PROXY_PUBLIC_PORT": str(instance.port),
         "MLHUB_PROXY_PROBE_HOST": LOOPBACK,
         "MLHUB_PROXY_PROBE_PORT": str(port["probe"]),
         "MLHUB_PROXY_API_PORT": str(port["hub-api"]),
         "MLHUB_PROXY_HUB_URL": _url(port["hub"]),
+        "MLHUB_PROXY_HUB_API_URL": f"{_url(port['hub'])}/hub/api",
         "MLHUB_PROXY_DATA_DIR": str(instance.data.of("proxy")),
     }
 
@@ -171,15 +180,17 @@ def _proxy(instance: Instance, _: Credentials) -> dict[str, str]:
 def _cleanup(instance: Instance, _: Credentials) -> dict[str, str]:
     return {
         "MLHUB_CLEANUP_HUB_API_URL": f"{_url(instance.internal['hub'])}/hub/api",
-        "MLHUB_CLEANUP_PUBLIC_URL": instance.public_url,
+        "MLHUB_CLEANUP_PUBLIC_URL": instance.site or instance.public_url,
     }
 
 
 def _ssh_gateway(instance: Instance, credentials: Credentials) -> dict[str, str]:
     workspaces = {"MLHUB_SSH_GATEWAY_REFUSED_NETWORKS": instance.network_pool} if instance.runs_containers else {}
     return workspaces | {
-        "MLHUB_SSH_GATEWAY_LISTEN_HOST": instance.host,
+        "MLHUB_SSH_GATEWAY_REPLICA": NODE,
+        "MLHUB_SSH_GATEWAY_LISTEN_HOST": instance.host if instance.ssh_port else LOOPBACK,
         "MLHUB_SSH_GATEWAY_LISTEN_PORT": str(instance.ssh_port),
+        "MLHUB_SSH_GATEWAY_PROXIED_LISTEN": f"unix:{instance.data.ssh_socket}",
         "MLHUB_SSH_GATEWAY_HOST_KEY_FILE": str(credentials.ssh_host_key),
         "MLHUB_SSH_GATEWAY_CLIENT_KEY_FILE": str(credentials.gateway_key),
         "MLHUB_SSH_GATEWAY_HUB_API_URL": f"{_url(instance.internal['hub'])}/hub/api",

@@ -1,5 +1,6 @@
 """What a person is told once everything runs."""
 
+from mlhub_standalone import https
 from mlhub_standalone.instance import Instance
 
 FIRST_ADMIN = "first-admin-link.txt"
@@ -8,10 +9,11 @@ FIRST_ADMIN = "first-admin-link.txt"
 
 def hints(instance: Instance) -> str:
     """Where to go first, and what to know."""
-    paragraphs = [_come_in(instance), _ssh(instance), _isolation(instance), _end(instance)]
+    paragraphs = [_come_in(instance), _certificate(instance), _ssh(instance), _isolation(instance), _end(instance)]
     if instance.in_container:
         paragraphs.append(_published(instance))
-    return "\n".join(f"  {line}" if line else "" for paragraph in paragraphs for line in [*paragraph, ""]).rstrip()
+    lines = [line for paragraph in filter(None, paragraphs) for line in [*paragraph, ""]]
+    return "\n".join(f"  {line}" if line else "" for line in lines).rstrip()
 
 
 def first_admin_link(instance: Instance) -> str | None:
@@ -33,24 +35,36 @@ def _come_in(instance: Instance) -> list[str]:
     ]
 
 
+def _certificate(instance: Instance) -> list[str]:
+    found = https.read(instance.data.certificate) if instance.tls else None
+    if found is None or not found.is_self_signed:
+        return []
+    return [
+        "The certificate is of its own making: browsers warn of it, and show this fingerprint (SHA-256):",
+        f"  {found.fingerprint[:47]}",
+        f"  {found.fingerprint[48:]}",
+        f"Programs trust it by its file: curl --cacert {instance.data.certificate} {instance.public_url}",
+    ]
+
+
 def _published(instance: Instance) -> list[str]:
     return [
-        f"These are the container's own: port {instance.port} and, for SSH, {instance.ssh_port}. If they are published",
-        "elsewhere, tell the hub what people type: MLHUB_HUB_PUBLIC_URL, MLHUB_HUB_SSH_HOST, MLHUB_HUB_SSH_PORT.",
+        f"Port {instance.port} is the container's own, for SSH too. If it is published elsewhere, tell the hub what",
+        "people type: MLHUB_HUB_PUBLIC_URL and, where SSH comes in by another one, MLHUB_HUB_SSH_PORT.",
     ]
 
 
 def _ssh(instance: Instance) -> list[str]:
+    host, port = instance.shown_ssh
     return [
         f"SSH: add your public key at {instance.public_url}/hub/ssh-keys (ssh-keygen makes one), then",
-        f"  ssh -p {instance.ssh_port} NAME@{instance.browser_host}"
-        f"          (NAME--WORKSPACE for a named one; a stopped one is started)",
+        f"  ssh -p {port} NAME@{host}          (NAME--WORKSPACE for a named one; a stopped one is started)",
     ]
 
 
 def _isolation(instance: Instance) -> list[str]:
     reach = (
-        f"It listens on {instance.host}, where others can reach it, over plain HTTP."
+        f"It listens on {instance.host}, where others can reach it, over {'HTTPS' if instance.tls else 'plain HTTP'}."
         if instance.is_open
         else "It listens on this machine alone."
     )

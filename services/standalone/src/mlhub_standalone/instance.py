@@ -4,15 +4,19 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from mlhub_shared.contracts.identity import HUB_NAME_PATTERN
+from mlhub_standalone import https
 from mlhub_standalone.backends import Place, choose
 from mlhub_standalone.data_dir import DataDir, read_json, write_private
 from mlhub_standalone.engine import Engine, url_of
 from mlhub_standalone.errors import LauncherError
 from mlhub_standalone.options import DOCKER, PROCESS, Asked
 from mlhub_standalone.ports import PUBLIC, SSH, choose_internal, from_environment
+
+T = TypeVar("T")
 
 NETWORK_POOL = "10.113.0.0/16"
 """Where users' networks are cut from, unless set otherwise."""
@@ -27,7 +31,11 @@ class Instance:
     host: str
     port: int
     ssh_port: int
+    """0: SSH has none of its own, and comes in by the web's alone."""
     internal: dict[str, int]
+    tls: bool = False
+    site: str = ""
+    """What people type, where they were told another address than this one."""
     backend: str = PROCESS
     why_backend: str = ""
     """As a line for people."""
@@ -52,7 +60,23 @@ class Instance:
     @property
     def public_url(self) -> str:
         """The login page."""
-        return f"http://{self.browser_host}:{self.port}"
+        scheme, usual = ("https", 443) if self.tls else ("http", 80)
+        host = f"[{self.browser_host}]" if ":" in self.browser_host else self.browser_host
+        return f"{scheme}://{host}" if self.port == usual else f"{scheme}://{host}:{self.port}"
+
+    @property
+    def site_hosts(self) -> list[str]:
+        """Names under which people come, as far as this side can know them."""
+        return list(dict.fromkeys(filter(None, (self.browser_host, urlsplit(self.site).hostname))))
+
+    @property
+    def shown_ssh(self) -> tuple[str, int]:
+        """Host and port where people are sent by SSH; a container's web port is published in any case."""
+        site = urlsplit(self.site or self.public_url)
+        host = site.hostname or self.browser_host
+        if self.ssh_port and not self.in_container:
+            return host, self.ssh_port
+        return host, site.port or (443 if site.scheme == "https" else 80)
 
     @property
     def is_open(self) -> bool:
@@ -73,10 +97,12 @@ def plan(data: DataDir, asked: Asked, environment: Mapping[str, str]) -> Instanc
         hub_name=hub_name,
         host=asked.host,
         port=asked.port or from_environment("MLHUB_PROXY_PUBLIC_PORT", environment) or kept.get("port", PUBLIC),
-        ssh_port=asked.ssh_port
-        or from_environment("MLHUB_SSH_GATEWAY_LISTEN_PORT", environment)
-        or kept.get("ssh_port", SSH),
+        ssh_port=_first(
+            asked.ssh_port, from_environment("MLHUB_SSH_GATEWAY_LISTEN_PORT", environment), kept.get("ssh_port"), SSH
+        ),
         internal=internal,
+        tls=_first(asked.tls, https.wanted(environment), kept.get("tls"), False),
+        site=environment.get("MLHUB_HUB_PUBLIC_URL", "").rstrip("/"),
         backend=choice.backend,
         why_backend=choice.why,
         engine=engine,
@@ -94,11 +120,16 @@ def keep(instance: Instance) -> None:
         "hub_name": instance.hub_name,
         "port": instance.port,
         "ssh_port": instance.ssh_port,
+        "tls": instance.tls,
         "internal": instance.internal,
         "backend": instance.backend,
         "engine": instance.engine.url,
     }
     write_private(instance.data.instance, json.dumps(content, indent=2) + "\n")
+
+
+def _first(*said: T | None) -> T:
+    return next(value for value in said if value is not None)
 
 
 def _known_backend(data: DataDir, kept: Mapping[str, Any]) -> str | None:

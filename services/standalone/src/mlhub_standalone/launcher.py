@@ -12,7 +12,7 @@ from mlhub_standalone.binaries import nats_server
 from mlhub_standalone.component import NATS, Component
 from mlhub_standalone.components import nats_component, service_components
 from mlhub_standalone.console import pass_on, say
-from mlhub_standalone.data_dir import make_private
+from mlhub_standalone.data_dir import make_private, make_socket_folder
 from mlhub_standalone.environment import remarks
 from mlhub_standalone.errors import LauncherError, WrongSettings
 from mlhub_standalone.hints import hints
@@ -64,7 +64,9 @@ class Launcher:
         for warning in self._instance.warnings:
             say(f"  {warning}")
         require_free(self._instance.port, self._instance.host, "--port")
-        require_free(self._instance.ssh_port, self._instance.host, "--ssh-port")
+        if self._instance.ssh_port:
+            require_free(self._instance.ssh_port, self._instance.host, "--ssh-port")
+        make_socket_folder(self._instance.data)
         keep(self._instance)
         secrets = credentials.make(self._instance.data)
         credentials.take_given(self._instance.data, self._person)

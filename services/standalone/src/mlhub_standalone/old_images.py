@@ -44,7 +44,10 @@ def by_image(file: Path) -> dict[str, str]:
 
 
 def _of_image(image: str, port: int, taken: set[str]) -> list[dict[str, Any]]:
-    """One profile; none for what is no image's name."""
+    """One profile; none for what is no image's name.
+
+    That hub could start only what is made of ml-workspace, whatever it is called.
+    """
     last = image.rpartition("/")[2]
     name = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:50] or "image"
     described = {
@@ -58,6 +61,8 @@ def _of_image(image: str, port: int, taken: set[str]) -> list[dict[str, Any]]:
         "capabilities": list(_CAPABILITIES),
         "privilege_escalation": True,
         "start_timeout": 600,
+        "own_tools": True,
+        "own_ssh": True,
     }
     try:
         Profile.model_validate(described)

@@ -12,6 +12,8 @@ class Asked:
 
     port: int | None = None
     ssh_port: int | None = None
+    """0: SSH has none of its own, and comes in by the web's."""
+    tls: bool | None = None
     host: str = "127.0.0.1"
     hub_name: str | None = None
     backend: str = PROCESS
