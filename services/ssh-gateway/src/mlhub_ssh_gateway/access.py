@@ -52,19 +52,22 @@ class Doorkeeper:
     ) -> None:
         self._hub, self._keys, self._records, self._api, self._own_keys = hub, keys, records, api, own_keys
 
+    def knows(self, login_name: str, key: asyncssh.SSHKey) -> bool:
+        """Whether this key is anybody's."""
+        return self._holder(key) is not None or (login_name == LOGIN_NAME and bool(self._own_keys.showing(key)))
+
     async def by_key(self, login_name: str, key: asyncssh.SSHKey) -> Login | Denial | None:
-        """What whoever holds this key gets; None if nobody is known by it."""
+        """What whoever holds this key gets; None if it is nobody's."""
         fingerprint = key.get_fingerprint()
         if login_name == LOGIN_NAME and (shown := self._own_keys.showing(key)):
             return Login(f"user:{shown[0].user}", shown[0], WORKSPACE_KEY, fingerprint)
-        known = self._keys.value(ssh_key_key(fingerprint))
-        if known is None or known.public_key.split()[:2] != public_line(key).split():
+        user = self._holder(key)
+        if user is None:
             return None
-        requester = f"user:{known.user}"
-        workspace = await self._target(login_name, known.user)
-        if workspace is not None and await self._may_enter(known.user, workspace):
-            return Login(requester, workspace, KEY, fingerprint)
-        return Denial(requester, self._existing(workspace), KEY, fingerprint)
+        workspace = await self._target(login_name, user)
+        if workspace is not None and await self._may_enter(user, workspace):
+            return Login(f"user:{user}", workspace, KEY, fingerprint)
+        return Denial(f"user:{user}", self._known(workspace), KEY, fingerprint)
 
     async def by_token(self, login_name: str, token: str) -> Login | Denial | None:
         """What whoever holds this API token of the hub gets; None if it is nobody's."""
@@ -74,7 +77,11 @@ class Doorkeeper:
         workspace = await self._target(login_name, identity.name if identity.kind == "user" else None)
         if workspace is not None and may_access(identity.scopes, workspace):
             return Login(identity.requester, workspace, TOKEN, token=SecretStr(token))
-        return Denial(identity.requester, self._existing(workspace), TOKEN)
+        return Denial(identity.requester, self._known(workspace), TOKEN)
+
+    def existing(self, login_name: str) -> WorkspaceId | None:
+        """The first workspace that a login name can mean and that there is."""
+        return addresses.existing(addresses.readings(self._hub, login_name), self._exists)
 
     def has_key(self, login: Login) -> bool:
         """Whether the key of somebody who came in is still known; a token's holder has none."""
@@ -98,8 +105,17 @@ class Doorkeeper:
             return False
         return may_access(identity.scopes, login.workspace)
 
-    def _existing(self, workspace: WorkspaceId | None) -> WorkspaceId | None:
-        return workspace if workspace is not None and self._records.get(workspace.name) is not None else None
+    def _holder(self, key: asyncssh.SSHKey) -> str | None:
+        known = self._keys.value(ssh_key_key(key.get_fingerprint()))
+        if known is None or known.public_key.split()[:2] != public_line(key).split():
+            return None
+        return known.user
+
+    def _known(self, workspace: WorkspaceId | None) -> WorkspaceId | None:
+        return workspace if workspace is not None and self._exists(workspace) else None
+
+    def _exists(self, workspace: WorkspaceId) -> bool:
+        return self._records.get(workspace.name) is not None
 
     async def _target(self, login_name: str, user: str | None) -> WorkspaceId | None:
         found = addresses.readings(self._hub, login_name)
@@ -107,9 +123,7 @@ class Doorkeeper:
             return None
         if user is not None and (mine := addresses.own(found, user)) is not None:
             return mine
-        if (
-            there := addresses.existing(found, lambda workspace: self._records.get(workspace.name) is not None)
-        ) is not None:
+        if (there := addresses.existing(found, self._exists)) is not None:
             return there
         if len(found) == 1 or await self._api.is_user(found[0].user):
             return found[0]

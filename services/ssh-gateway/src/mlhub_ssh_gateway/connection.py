@@ -15,7 +15,7 @@ from mlhub_ssh_gateway.forwarding import prohibited
 from mlhub_ssh_gateway.lockout import Lockout
 from mlhub_ssh_gateway.metrics import FORWARDS_REFUSED, LOCKED, LOGINS
 from mlhub_ssh_gateway.neighbours import Neighbours
-from mlhub_ssh_gateway.refusals import Refusals, shown
+from mlhub_ssh_gateway.refusals import Refusals
 from mlhub_ssh_gateway.relay import Down, EowChannel
 from mlhub_ssh_gateway.sessions import Session, Sessions
 from mlhub_ssh_gateway.upstream import Doors, Way
@@ -23,10 +23,8 @@ from mlhub_ssh_gateway.upstream import Doors, Way
 log = structlog.get_logger(__name__)
 
 _MOST_PASSWORDS = 3
-_MOST_KEYS = 20
-"""Distinct keys that one connection may offer; an agent may hold several."""
-_MOST_PROOFS = 60
-"""Offers and signatures of one connection in all."""
+_MOST_OFFERS = 60
+"""Keys that one connection may offer, and signatures; an agent may hold several."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,11 @@ class Client(asyncssh.SSHServer):
         self._desk, self._address = desk, address
         self._connection: asyncssh.SSHServerConnection
         self._login_name = ""
-        self._decided: dict[tuple[str, str], Login | Denial | None] = {}
-        self._proofs = self._passwords = 0
+        self._offers = self._passwords = 0
+        self._offered: tuple[str, asyncssh.SSHKey] | None = None
         self._result: str | None = None
-        self._candidate: Login | Denial | None = None
+        """How the last attempt to log in ended, as the metrics name it."""
+        self._candidate: Login | None = None
         self._session: Session | None = None
         self._way: Way | None = None
         self._downs: weakref.WeakSet[Down] = weakref.WeakSet()
@@ -75,9 +74,12 @@ class Client(asyncssh.SSHServer):
             self._desk.sessions.close(self._session)
         elif self._result is not None:
             LOGINS.labels(result=self._result).inc()
-            log.info("login.refused", client=self._address, login_name=shown(self._login_name), result=self._result)
+            # Never the login name: people type passwords there too.
+            workspace = self._desk.doorkeeper.existing(self._login_name)
+            name = workspace.name if workspace else None
+            log.info("login.refused", client=self._address, workspace=name, result=self._result)
             if self._result == "refused":
-                self._desk.refusals.login_refused(self._address, self._login_name, TOKEN if self._passwords else KEY)
+                self._desk.refusals.login_refused(self._address, workspace, TOKEN if self._passwords else KEY)
 
     def begin_auth(self, username: str) -> bool:
         """Nobody comes in without a proof."""
@@ -88,33 +90,24 @@ class Client(asyncssh.SSHServer):
         """By a key that is registered in the hub."""
         return True
 
-    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Whether this key is worth a proof; asked for offers and again for signatures."""
-        self._proofs += 1
-        if self._proofs > _MOST_PROOFS:
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Whether this key is worth a proof; asked for offers and again for signatures, so it costs next to nothing."""
+        self._offers += 1
+        if self._offers > _MOST_OFFERS:
             self._turn_away()
             return False
-        known = (username, key.get_fingerprint())
-        if known not in self._decided:
-            if len(self._decided) >= _MOST_KEYS:
-                return False
-            try:
-                self._decided[known] = await self._desk.doorkeeper.by_key(username, key)
-            except MLHubError as error:
-                self._undecided(error)
-                return False
-        # Last, and with no await behind it: whoever signs right now is who comes in, not who was merely offered.
-        self._candidate = self._decided[known]
-        if self._candidate is None:
-            self._result = self._result or "refused"
-        return self._candidate is not None
+        self._offered = username, key
+        if self._desk.doorkeeper.knows(username, key):
+            return True
+        self._result = self._result or "refused"
+        return False
 
-    def signed(self, *, is_proof: bool) -> bool:
-        """A signature by the candidate's key came. Whether whoever made it may enter."""
-        if not is_proof:
+    async def signed(self, *, is_proof: bool) -> bool:
+        """A signature by the key offered last came. Whether whoever made it may enter."""
+        if not is_proof or self._offered is None:
             self._result = self._result or "refused"
             return False
-        return self._may_enter(self._candidate)
+        return await self._decide(self._desk.doorkeeper.by_key(*self._offered))
 
     def password_auth_supported(self) -> bool:
         """By an API token of the hub in the place of a password."""
@@ -130,23 +123,12 @@ class Client(asyncssh.SSHServer):
             LOCKED.inc()
             self._result = self._result or "refused"
             return False
-        try:
-            candidate = await self._desk.doorkeeper.by_token(username, password)
-        except MLHubError as error:
-            self._undecided(error)
-            return False
-        if candidate is None:
-            self._result = self._result or "refused"
-            self._desk.lockout.failed(username, self._address)
-        else:
-            self._desk.lockout.succeeded(username, self._address)
-        self._candidate = candidate
-        return self._may_enter(candidate)
+        return await self._decide(self._look_at(username, password))
 
     def auth_completed(self) -> None:
         """The candidate is in; what is still being decided comes too late."""
         login = self._candidate
-        if not isinstance(login, Login) or self._session is not None:
+        if login is None or self._session is not None:
             self._connection.abort()
             return
         LOGINS.labels(result="accepted").inc()
@@ -206,19 +188,33 @@ class Client(asyncssh.SSHServer):
                     self._deny(Denial(login.requester, other, login.method, login.fingerprint))
             raise
 
-    def _may_enter(self, candidate: Login | Denial | None) -> bool:
-        if isinstance(candidate, Denial):
+    async def _look_at(self, username: str, token: str) -> Login | Denial | None:
+        decision = await self._desk.doorkeeper.by_token(username, token)
+        if decision is None:
+            self._desk.lockout.failed(username, self._address)
+        else:
+            self._desk.lockout.succeeded(username, self._address)
+        return decision
+
+    async def _decide(self, deciding: Awaitable[Login | Denial | None]) -> bool:
+        try:
+            decision = await deciding
+        except MLHubError as error:
+            # The hub's trouble is nobody's guess.
+            self._result = "undecided"
+            log.warning("login.undecided", client=self._address, error=str(error))
+            return False
+        if decision is None:
+            self._result = self._result or "refused"
+        elif isinstance(decision, Denial):
             self._result = "denied"
-            self._deny(candidate)
-        return isinstance(candidate, Login)
+            self._deny(decision)
+        # Last, and with no await behind it: who comes in is who has been decided about just now.
+        self._candidate = decision if isinstance(decision, Login) else None
+        return self._candidate is not None
 
     def _deny(self, denial: Denial) -> None:
         self._desk.refusals.denied(denial.requester, denial.workspace, self._address, denial.method, denial.fingerprint)
-
-    def _undecided(self, error: MLHubError) -> None:
-        # The hub's trouble is nobody's guess.
-        self._result = "undecided"
-        log.warning("login.undecided", login_name=shown(self._login_name), error=str(error))
 
     def _turn_away(self) -> None:
         self._connection.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
@@ -244,4 +240,4 @@ class ProvingConnection(asyncssh.SSHServerConnection):
         owner = self.get_owner()
         if not msg:
             return is_good
-        return isinstance(owner, Client) and owner.signed(is_proof=is_good)
+        return isinstance(owner, Client) and await owner.signed(is_proof=is_good)

@@ -1,5 +1,6 @@
 """The gateway's own keys."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,7 +11,9 @@ def load_or_make(path: Path) -> asyncssh.SSHKey:
     """The private key in this file, an Ed25519 key made where there is none; its public line goes into `<path>.pub`."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key(), mode=0o600)
+        # Gateways that start together must come to have the same one.
+        with contextlib.suppress(FileExistsError):
+            _write(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key(), mode=0o600, only_new=True)
     key = asyncssh.read_private_key(path)
     line = (public_line(key) + "\n").encode()
     public = path.with_name(f"{path.name}.pub")
@@ -24,11 +27,17 @@ def public_line(key: asyncssh.SSHKey) -> str:
     return " ".join(key.export_public_key().decode().split()[:2])
 
 
-def _write(path: Path, data: bytes, *, mode: int) -> None:
+def _write(path: Path, data: bytes, *, mode: int, only_new: bool = False) -> None:
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    fresh.rename(path)
+    if only_new:
+        try:
+            path.hardlink_to(fresh)
+        finally:
+            fresh.unlink()
+    else:
+        fresh.rename(path)

@@ -17,7 +17,6 @@ _LOOK = 5.0
 """Seconds between two looks for sums that are due."""
 _MOST = 1000
 """Different ones in that time; all beyond are told as one, so that no flood fills the audit stream."""
-_LONGEST_NAME = 64
 _SELF = "service:ssh-gateway"
 
 
@@ -37,13 +36,14 @@ class Refusals:
         self._sums: OrderedDict[Hashable, _Sum] = OrderedDict()
         """In the order in which they fall due."""
 
-    def login_refused(self, address: str, login_name: str, method: str) -> None:
-        """Somebody did not prove to be who he said."""
+    def login_refused(self, address: str, workspace: WorkspaceId | None, how: str) -> None:
+        """Nobody proved who he is. Without a workspace, there is none of that name: people type passwords there too."""
         event = Event(
             kind=EventKind.LOGIN_REFUSED,
             requester=_SELF,
-            message=f"a login by SSH from {address} was refused",
-            detail={"client": address, "login_name": shown(login_name), "method": method},
+            workspace=workspace,
+            message=f"A wrong {how} from {address}",
+            detail={"client": address, "through": "ssh", "how": how, "attempts": 1},
         )
         self._note(("login", origin_of(address)), event)
 
@@ -51,13 +51,19 @@ class Refusals:
         self, requester: str, workspace: WorkspaceId | None, address: str, method: str, fingerprint: str | None
     ) -> None:
         """Somebody proved who he is, and may not enter there; without a workspace, there is none of that name."""
-        target = workspace.address if workspace else "a workspace that there is not"
+        target = workspace.address if workspace else "what does not exist"
         event = Event(
             kind=EventKind.ACCESS_DENIED,
             requester=requester,
             workspace=workspace,
             message=f"{requester} may not enter {target} by SSH",
-            detail={"client": address, "method": method, "fingerprint": fingerprint, "through": "ssh"},
+            detail={
+                "client": address,
+                "through": "ssh",
+                "method": method,
+                "fingerprint": fingerprint,
+                "attempts": 1,
+            },
         )
         self._note(("access", requester, workspace), event)
 
@@ -90,17 +96,12 @@ class Refusals:
                 self._sums[key] = _Sum(gathered.latest, self._clock())
 
 
-def shown(name: str) -> str:
-    """A stranger's text as logs and events can bear it."""
-    return "".join(character if character.isprintable() else "?" for character in name[:_LONGEST_NAME])
-
-
 def _summary(gathered: _Sum) -> Event:
     latest = gathered.latest
     return latest.model_copy(
         update={
             "id": new_id(),
-            "message": f"{latest.message} ({gathered.count} times since this was last told)",
-            "detail": latest.detail | {"count": gathered.count},
+            "message": f"{latest.message}, {gathered.count} times within a minute",
+            "detail": latest.detail | {"attempts": gathered.count},
         }
     )
