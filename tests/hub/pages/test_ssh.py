@@ -21,7 +21,7 @@ def test_openssh_understands_command_and_configuration(tmp_path: Path, user: str
     assert words[:3] == ["ssh", "-p", "2222"]
     assert words[-1] == f"{target.address}@hub.example.org"
     config = tmp_path / "config"
-    config.write_text(ssh.config + "\n")
+    config.write_text(f"{ssh.config}\n")
     shown = subprocess.run(["ssh", "-G", "-F", config, ssh.alias], check=True, capture_output=True, text=True).stdout
     for expected in (f"user {target.address}", "hostname hub.example.org", "port 2222"):
         assert expected in shown.splitlines()
@@ -41,3 +41,10 @@ def test_the_host_key_is_shown_as_openssh_does(tmp_path: Path) -> None:
     assert ssh.fingerprint == shown.split()[1]
     assert ssh.known_hosts == "[127.0.0.1]:2222 " + HOST_KEY.removesuffix(" gateway")
     assert instructions(workspace(), host="h", port=22, host_key="nonsense").fingerprint is None
+
+
+def test_a_login_that_only_some_clients_take_as_it_is_stands_in_no_configuration() -> None:
+    for user in ("${HOME}", "50%h"):
+        ssh = instructions(workspace(user), host="h", port=22, host_key=None)
+        assert ssh.config is None
+        assert shlex.split(ssh.command)[-1] == f"{user}@h"

@@ -14,15 +14,21 @@ _QUIET_PATHS = ("/hub/health", "/hub/metrics", "/hub/static/", "/hub/mlhub-stati
 
 
 _QUERY = re.compile(r"\?[^\s'\")]+")
+_TOKEN = re.compile(r"(/ssh-setup/)[A-Za-z0-9_-]+")
+
+
+def shown_path(path: str) -> str:
+    """A path as logs may have it: without the token that some end with."""
+    return _TOKEN.sub(r"\1...", path)
 
 
 class WithoutQueries(logging.Filter):
-    """Cuts the queries off the addresses that tornado and JupyterHub put into their messages."""
+    """Cuts queries and tokens off the addresses that tornado and JupyterHub put into their messages."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record through, changed where it must be."""
         if isinstance(record.msg, str):
-            record.msg, record.args = _QUERY.sub("?...", record.getMessage()), ()
+            record.msg, record.args = shown_path(_QUERY.sub("?...", record.getMessage())), ()
         return True
 
 
@@ -32,7 +38,7 @@ def log_request(handler: web.RequestHandler) -> None:
     fields = {
         "status": status,
         "method": request.method,
-        "path": request.path,
+        "path": shown_path(request.path),
         "user": _user_of(handler),
         "address": request.remote_ip,
         "milliseconds": round(1000 * request.request_time(), 1),

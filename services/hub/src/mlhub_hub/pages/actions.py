@@ -9,6 +9,7 @@ from jupyterhub.handlers import BaseHandler
 from jupyterhub.user import User
 from tornado import web
 
+from mlhub_hub.modes import check_change
 from mlhub_hub.pages.base import PageHandler
 from mlhub_hub.pages.view import extended, links_of
 from mlhub_hub.pages.workspaces import server_of
@@ -47,13 +48,14 @@ class WorkspaceAction(PageHandler, WorkspaceHandler):
         server = self.form_value("server")
         if server not in {"", *user.orm_spawners}:
             raise web.HTTPError(404, "There is no such workspace.")
-        await getattr(self, f"_{action}")(user, server)
+        await getattr(self, f"_{action.replace('-', '_')}")(user, server)
         if self.request.headers.get("Accept") == "application/json":
             self.set_status(204)
             self.finish()
             return
         links = links_of(server_of(user, server), hub_url=self.hub.base_url, base_url=self.settings["base_url"])
-        self.redirect(links.progress if action in _STARTS else self.home_url(user))
+        pages = dict.fromkeys(_STARTS, links.progress) | {"start-on-ssh": links.ssh}
+        self.redirect(pages.get(action, self.home_url(user)))
 
     def get_json_body(self) -> dict[str, Any] | None:
         """What the API would have been sent to stop or delete."""
@@ -101,6 +103,11 @@ class WorkspaceAction(PageHandler, WorkspaceHandler):
 
     async def _delete(self, user: User, server: str) -> None:
         await WorkspaceHandler.delete(self, user.name, server)
+
+    async def _start_on_ssh(self, user: User, server: str) -> None:
+        self.user_named(user.name, scope="start:servers")
+        check_change(self.context, self, user.name)
+        await self.set_start_on_ssh(user.name, server, self.form_value("wanted") != "no")
 
     async def _extend(self, user: User, server: str) -> None:
         self.user_named(user.name, scope="start:servers")

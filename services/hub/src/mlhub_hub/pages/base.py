@@ -10,6 +10,7 @@ from tornado import web
 
 from mlhub_hub.auth.authenticator import SignUpAuthenticator
 from mlhub_hub.context import SETTINGS_KEY, HubContext
+from mlhub_hub.logs import shown_path
 from mlhub_hub.modes import is_manager
 from mlhub_hub.pages.rights import Rights, rights_for
 
@@ -29,9 +30,10 @@ class PageHandler(BaseHandler):
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Without the query, where tokens come in."""
         if isinstance(value, web.HTTPError):
-            log.info("page.refused", path=self.request.path, why=str(value))
+            log.info("page.refused", path=shown_path(self.request.path), why=str(value))
         else:
-            log.error("page.failed", method=self.request.method, path=self.request.path, exc_info=(typ, value, tb))
+            path = shown_path(self.request.path)
+            log.error("page.failed", method=self.request.method, path=path, exc_info=(typ, value, tb))
 
     @property
     def context(self) -> HubContext:

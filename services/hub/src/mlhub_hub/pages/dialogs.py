@@ -7,12 +7,13 @@ from jupyterhub.user import User
 from tornado import web
 
 from mlhub_hub.auth.keys import keys_of
+from mlhub_hub.options import starts_on_ssh
 from mlhub_hub.pages.base import PageHandler
 from mlhub_hub.pages.ssh import instructions
 from mlhub_hub.pages.view import links_of
 from mlhub_hub.pages.workspaces import server_of, spec_to_come
 from mlhub_shared.contracts.policy import Policy
-from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSpec
+from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord, WorkspaceSpec
 
 
 class Files(StrEnum):
@@ -114,7 +115,14 @@ class SshDialog(_AboutWorkspace):
     def facts(self, user: User, server: str) -> dict[str, Any]:
         """What to type."""
         settings = self.context.settings
+        orm_spawner = user.orm_spawners.get(server)
+        record = self.record_of(user, server)
         return {
+            "starts_on_ssh": starts_on_ssh((orm_spawner.user_options if orm_spawner else None) or {}),
+            "can_change": self.rights_over(user).change_options,
+            "own_ssh": record is not None and record.phase is Phase.READY and record.spec.own_ssh,
+            "ssh_host": settings.ssh_host,
+            "ssh_port": settings.ssh_port,
             "ssh": instructions(
                 self.context.workspace(user.name, server),
                 host=settings.ssh_host,

@@ -12,6 +12,7 @@ from mlhub_hub.pages.home import HomeEvents, HomePage
 from mlhub_hub.pages.keys import SshKeysPage
 from mlhub_hub.pages.nodes import NodesEvents, NodesPage
 from mlhub_hub.pages.options import NewWorkspacePage, OptionsPage
+from mlhub_hub.pages.ssh_setup import SshSetupKey, SshSetupPage, SshSetupScript
 from mlhub_hub.pages.starting import StartingEvents, StartingPage
 
 _PACKAGE = Path(__file__).parent.parent
@@ -50,7 +51,10 @@ def page_handlers() -> list[tuple[Any, ...]]:
         (r"/workspaces/ssh", SshDialog),
         (r"/workspaces/confirm-update", UpdateDialog),
         (r"/workspaces/confirm-delete", DeleteDialog),
-        (r"/workspaces/(start|stop|delete|extend|update)", WorkspaceAction),
+        (r"/workspaces/ssh-setup", SshSetupPage),
+        (r"/ssh-setup/([A-Za-z0-9_-]+)/script", SshSetupScript),
+        (r"/ssh-setup/([A-Za-z0-9_-]+)", SshSetupKey),
+        (r"/workspaces/(start|stop|delete|extend|update|start-on-ssh)", WorkspaceAction),
         (r"/nodes", NodesPage),
         (r"/mlhub/nodes", NodesEvents),
         (r"/mlhub/events", HomeEvents),

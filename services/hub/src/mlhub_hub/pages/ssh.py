@@ -8,14 +8,17 @@ from mlhub_shared.contracts.identity import WorkspaceId
 
 _PORT = 22
 
+_EXPANDED = set("%$")
+"""What OpenSSH from 10 on expands in a configured user name, and OpenSSH before it does not."""
+
 
 @dataclass(frozen=True)
 class SshInstructions:
     """Lines to copy."""
 
     command: str
-    config: str
-    """For `~/.ssh/config`."""
+    config: str | None
+    """For `~/.ssh/config`. None for a login that newer clients would read as one of their variables."""
     alias: str
     """The host's name in that configuration."""
     fingerprint: str | None
@@ -28,18 +31,11 @@ def instructions(workspace: WorkspaceId, *, host: str, port: int, host_key: str 
     where = f"-p {port} " if port != _PORT else ""
     login = workspace.address
     alias = workspace.name
-    config = "\n".join(
-        [
-            f"Host {alias}",
-            f"    HostName {host}",
-            f"    Port {port}",
-            f"    User {_quoted(login)}",
-        ]
-    )
+    lines = [f"Host {alias}", f"    HostName {host}", f"    Port {port}", f"    User {_quoted(login)}"]
     fingerprint, known = _host_key(host, port, host_key)
     return SshInstructions(
         command=f"ssh {where}{shlex.quote(f'{login}@{host}')}",
-        config=config,
+        config=None if set(login) & _EXPANDED else "\n".join(lines),
         alias=alias,
         fingerprint=fingerprint,
         known_hosts=known,
