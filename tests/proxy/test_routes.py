@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlhub_proxy.routes import GONE, HUB, PROBE, PUBLIC, Change, Tables, of_record, of_route, spellings
 from mlhub_proxy.runtime_api import line, word
 from mlhub_shared.contracts.services import Route
-from mlhub_shared.contracts.workspace import Endpoint, Phase
+from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceSpec
 from mlhub_shared.errors import Permanent
 from tests.support.makers import record
 
@@ -35,7 +35,7 @@ def test_every_way_to_write_a_prefix_is_in_the_table(user: str, server: str, low
     asked = "/".join(["", "user", quote(user, safe=safe), quote(server, safe=safe), ""])
     if lower:
         asked = re.sub("%..", lambda found: found[0].lower(), asked)
-    assert of_record(entry, base="/")[PUBLIC, normalised(asked)] == f"10.0.0.7|8888|{entry.name}"
+    assert of_record(entry, base="/")[PUBLIC, normalised(asked)].startswith(f"10.0.0.7|8888|{entry.name}|")
 
 
 @given(user=NAMES, server=NAMES)
@@ -89,8 +89,8 @@ def test_each_phase_has_its_place(phase: Phase) -> None:
     default = of_record(record(phase=phase, endpoint=HERE), base="/")
     named = of_record(record(server="gpu1", phase=phase, endpoint=HERE), base="/")
     is_ready = phase is Phase.READY
-    assert default.get((PUBLIC, "/user/alice/")) == ("10.0.0.7|8888|ws-alice-test" if is_ready else None)
-    assert named[PUBLIC, "/user/alice/gpu1/"] == ("10.0.0.7|8888|ws-alice-test-gpu1" if is_ready else HUB)
+    assert default.get((PUBLIC, "/user/alice/")) == ("10.0.0.7|8888|ws-alice-test|1|12|any" if is_ready else None)
+    assert named[PUBLIC, "/user/alice/gpu1/"] == ("10.0.0.7|8888|ws-alice-test-gpu1|1|17|any" if is_ready else HUB)
     probe = {
         Phase.STARTING: "10.0.0.7|8888",
         Phase.READY: "10.0.0.7|8888",
@@ -108,9 +108,16 @@ def test_a_prefix_below_the_hubs_own() -> None:
         of_record(entry, base="/")
 
 
+def test_each_spelling_tells_its_own_length() -> None:
+    entry = record(user="a@b", phase=Phase.READY, endpoint=HERE, spec=WorkspaceSpec(own_tools=True))
+    found = of_record(entry.model_copy(update={"base_url": "/user/a@b/"}), base="/")
+    lengths = {key: value.split("|")[4:] for (table, key), value in found.items() if table == PUBLIC}
+    assert lengths == {"/user/a@b/": ["10", "own"], "/user/a%40b/": ["12", "own"]}
+
+
 def test_ipv6_addresses_keep_their_colons() -> None:
     entry = record(phase=Phase.READY, endpoint=Endpoint(host="fd00::7", port=1))
-    assert of_record(entry, base="/")[PUBLIC, "/user/alice/"] == "fd00::7|1|ws-alice-test"
+    assert of_record(entry, base="/")[PUBLIC, "/user/alice/"] == "fd00::7|1|ws-alice-test|1|12|any"
 
 
 def test_a_route_by_name_waits_for_its_address() -> None:

@@ -9,13 +9,16 @@ from pathlib import Path
 from mlhub_proxy.agent import Agent
 from mlhub_proxy.api import add_endpoints
 from mlhub_proxy.binary import find_haproxy
+from mlhub_proxy.certificates.keeper import Keeper
 from mlhub_proxy.config import make_config
 from mlhub_proxy.haproxy import PID_FILE, HAProxy
 from mlhub_proxy.maps import Maps
 from mlhub_proxy.place import placed
 from mlhub_proxy.runtime_api import RuntimeApi
 from mlhub_proxy.settings import ProxySettings
+from mlhub_proxy.tools.service import tools
 from mlhub_shared.runtime import configuration
+from mlhub_shared.runtime.clock import utc_now
 from mlhub_shared.runtime.service import Runtime, serve
 from mlhub_shared.tasks import end_tasks
 
@@ -34,6 +37,18 @@ async def run(settings: ProxySettings) -> None:
         pid_file=settings.data_dir.absolute() / PID_FILE,
     )
 
+    certificates = Keeper(settings, folder, api, utc_now) if settings.tls else None
+
+    async def before_start() -> None:
+        await maps.save()
+        if certificates is not None:
+            await certificates.prepare()
+
+    async def after_start() -> None:
+        if certificates is not None:
+            certificates.resync()
+        await maps.resync()
+
     @asynccontextmanager
     async def build(runtime: Runtime) -> AsyncIterator[None]:
         agent = Agent(runtime.bus, settings, maps, api, runtime.clock)
@@ -45,9 +60,12 @@ async def run(settings: ProxySettings) -> None:
         runtime.keep_running("lease", agent.lease.run)
         runtime.keep_running("activity", agent.watch_activity)
         runtime.keep_running("save", maps.keep_saved)
-        yield
+        if certificates is not None:
+            keep_certificates(runtime, settings, certificates)
+        async with tools(runtime, settings, agent.record, api.path):
+            yield
 
-    supervising = asyncio.ensure_future(haproxy.run(before_start=maps.save, after_start=maps.resync))
+    supervising = asyncio.ensure_future(haproxy.run(before_start=before_start, after_start=after_start))
     asked_to_end = False
     try:
         await serve("proxy", settings, build)
@@ -60,6 +78,17 @@ async def run(settings: ProxySettings) -> None:
             # An agent that fails at its start must not take open connections along: the next one finds HAProxy again.
             haproxy.release()
         api.close()
+
+
+def keep_certificates(runtime: Runtime, settings: ProxySettings, certificates: Keeper) -> None:
+    """Follow the certificate that is mounted or shared, and ask an authority for one where that is wanted."""
+    shared = runtime.bus.start_table(runtime.bus.certs)
+    runtime.health.require("certificate", lambda: certificates.problem)
+    runtime.keep_running("certificates", lambda: certificates.follow(shared))
+    if settings.acme_domains:
+        from mlhub_proxy.certificates.issuer import Issuer  # its library takes longer to load than all the rest
+
+        runtime.keep_running("acme", Issuer(settings, shared, runtime.clock).run)
 
 
 def private_folder(data_dir: Path) -> Path:

@@ -63,6 +63,10 @@ class Agent:
             version=_VERSION,
         )
 
+    def record(self, name: str) -> WorkspaceRecord | None:
+        """A workspace by its name."""
+        return self._workspaces.value(name)
+
     async def follow(self) -> None:
         """Bring every change to HAProxy, until cancelled."""
         await self._workspaces.synced()

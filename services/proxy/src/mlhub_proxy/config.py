@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 
 from mlhub_proxy.entrance import entrance
 from mlhub_proxy.settings import ProxySettings
-from mlhub_proxy.templates import filled, listen, networks, server
+from mlhub_proxy.templates import filled, listen, networks, packaged, server
 
 CONFIG = "haproxy.cfg"
-_PAGES = ("hub-away.html", "unreachable.html")
+_PAGES = ("hub-away.html", "tools-away.html", "unreachable.html")
+_TOOLS = "tools.lua"
 _MOST_CONNECTIONS = 20_000
 _OTHER_FILES = 200
 """Files that HAProxy needs beside two for each connection."""
@@ -52,6 +53,7 @@ def make_config(settings: ProxySettings, version: str) -> Config:
         **entrance(settings, connections),
     }
     pages = {name: filled(name, {"base": settings.base_url}) for name in _PAGES}
+    pages[_TOOLS] = packaged(_TOOLS)
     values["resolvers"] = _RESOLVERS if any(" resolvers " in value for value in values.values()) else ""
     draft = filled(CONFIG, {**values, "fingerprint": ""})
     digest = hashlib.sha256("\0".join([draft, *pages.values()]).encode()).hexdigest()[:32]

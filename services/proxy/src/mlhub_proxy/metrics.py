@@ -12,3 +12,6 @@ SWAPS = Counter("mlhub_proxy_swaps", "Times that all tables were brought to HAPr
 STARTS = Counter("mlhub_proxy_haproxy_starts", "Times that HAProxy was started, or found running", ["how"])
 IGNORED = Counter("mlhub_proxy_ignored", "Records and routes that can't be served", ["kind"])
 OPEN = Gauge("mlhub_proxy_open_connections", "Open connections to workspaces")
+TOOLS = Counter("mlhub_proxy_tool_checks", "Requests to tools that HAProxy asked about", ["status"])
+CERTIFICATE_EXPIRES = Gauge("mlhub_proxy_certificate_expires_timestamp_seconds", "When the certificate in use expires")
+ORDERS = Counter("mlhub_proxy_certificate_orders", "Certificates asked of an authority", ["outcome"])

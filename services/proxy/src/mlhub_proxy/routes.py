@@ -17,6 +17,8 @@ HUB = "hub"
 """Value of a prefix that belongs to the hub although a shorter one leads elsewhere."""
 GONE = "gone"
 """Value of a probe whose workspace won't answer unless it is started again."""
+OWN_TOOLS, ANY_PORT = "own", "any"
+"""Whether a workspace's image serves what is below `tools/`, or each port of the workspace is a tool there."""
 NOBODY = "_"
 """Stands for the workspace of a route that is none's."""
 
@@ -48,18 +50,19 @@ def of_record(record: WorkspaceRecord, *, base: str) -> Entries:
     own = [*_segments(base), *(name.encode() for name in ("user", record.workspace.user, *server))]
     if _segments(record.base_url) != own:
         raise Permanent(f"{record.base_url!r} is not the prefix of {record.workspace}")
-    address = _address(record.endpoint)
+    place = address(record.endpoint)
     entries: dict[Slot, str] = {}
     for prefix in spellings(record.base_url):
-        if record.phase is Phase.READY and address:
-            entries[PUBLIC, prefix] = f"{address}|{record.name}"
+        if record.phase is Phase.READY and place:
+            serves = OWN_TOOLS if record.spec.own_tools else ANY_PORT
+            entries[PUBLIC, prefix] = f"{place}|{record.name}|{record.generation}|{len(prefix)}|{serves}"
         elif server:
             # Else the user's default server would answer for it, and nobody would learn that this one is not up.
             entries[PUBLIC, prefix] = HUB
         if record.phase in _GONE:
             entries[PROBE, f"{prefix}api"] = GONE
-        elif record.phase in {Phase.STARTING, Phase.READY} and address:
-            entries[PROBE, f"{prefix}api"] = address
+        elif record.phase in {Phase.STARTING, Phase.READY} and place:
+            entries[PROBE, f"{prefix}api"] = place
     return entries
 
 
@@ -75,7 +78,7 @@ def of_route(route: Route, addresses: Mapping[str, str], *, base: str) -> Entrie
     host, port = target(route)
     ip = addresses.get(host, host)
     try:
-        value = f"{_address(Endpoint(host=ip, port=port))}|{NOBODY}"
+        value = f"{address(Endpoint(host=ip, port=port))}|{NOBODY}"
     except Permanent:
         value = f"{NOBODY}|{port}|{NOBODY}"
     return {(PUBLIC, prefix): value for prefix in spellings(route.routespec)}
@@ -116,7 +119,8 @@ def _segments(prefix: str) -> list[bytes]:
     return segments
 
 
-def _address(endpoint: Endpoint | None) -> str | None:
+def address(endpoint: Endpoint | None) -> str | None:
+    """As a table has it; Permanent if nobody can be there."""
     if endpoint is None:
         return None
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
@@ -137,6 +137,12 @@ class ProxySettings(CommonSettings):
 
     base_url: Annotated[str, StringConstraints(pattern=r"^/([A-Za-z0-9._~-]+/)*$")] = "/"
     """The hub's own prefix."""
+
+    hub_api_url: Annotated[str, AfterValidator(_http_address)] = "http://127.0.0.1:8081/hub/api"
+    """Where to ask who may use the tools of a workspace."""
+
+    hub_api_token: SecretStr | None = None
+    """Of the hub's service `proxy`. None: nobody may."""
 
     data_dir: Path = Path(".mlhub/proxy")
     """HAProxy's configuration, tables, socket and pid file."""

@@ -8,7 +8,12 @@ from string import Template
 
 def filled(name: str, values: Mapping[str, str]) -> str:
     """A packaged file with its places filled."""
-    return Template((files("mlhub_proxy") / name).read_text()).substitute(values)
+    return Template(packaged(name)).substitute(values)
+
+
+def packaged(name: str) -> str:
+    """A packaged file as it is."""
+    return (files("mlhub_proxy") / name).read_text()
 
 
 def listen(host: str, port: int) -> str:

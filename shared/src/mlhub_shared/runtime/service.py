@@ -108,20 +108,24 @@ def main(service: str, settings: CommonSettings, build: Build) -> None:
     asyncio.run(serve(service, settings, build))
 
 
-async def _listen(runtime: Runtime, settings: CommonSettings) -> None:
-    sock = socket.create_server((settings.http_host, settings.http_port), reuse_port=False)
-    config = uvicorn.Config(runtime.app, log_config=None, lifespan="off", timeout_graceful_shutdown=int(DRAIN))
+async def serve_app(app: FastAPI, sock: socket.socket, stopping: asyncio.Event) -> None:
+    """Serve a web application on a bound socket until asked to stop or cancelled; closes the socket."""
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=int(DRAIN))
     server = _Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[sock]))
-    log.info("service.started", http="{}:{}".format(*sock.getsockname()[:2]))
     try:
-        await _unless(runtime.stopping, serving)
-        log.info("service.stopping")
+        await _unless(stopping, serving)
     finally:
         server.should_exit = True
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(serving, DRAIN)
         sock.close()
+
+
+async def _listen(runtime: Runtime, settings: CommonSettings) -> None:
+    sock = socket.create_server((settings.http_host, settings.http_port), reuse_port=False)
+    log.info("service.started", http="{}:{}".format(*sock.getsockname()[:2]))
+    await serve_app(runtime.app, sock, runtime.stopping)
 
 
 class _Server(uvicorn.Server):
