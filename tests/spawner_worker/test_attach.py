@@ -160,7 +160,12 @@ async def test_a_terminal_without_a_command_is_a_login_shell(place: Place) -> No
 async def test_control_c_reaches_the_program_of_a_terminal(place: Place) -> None:
     async with (
         place.connect() as connection,
-        connection.create_process("echo on; exec sleep 60", term_type="xterm") as process,
+        connection.create_process(
+            "echo on; exec sleep 60",
+            term_type="xterm",
+            # As every terminal of OpenSSH has them.
+            term_modes={asyncssh.PTY_VINTR: 3, asyncssh.PTY_VERASE: 127, asyncssh.PTY_VEOF: 4},
+        ) as process,
     ):
         assert (await process.stdout.readline()).strip() == "on"
         process.stdin.write("\x03")

@@ -120,7 +120,14 @@ def _modes(terminal: Terminal) -> str:
             continue
         name = _OTHER_NAMES.get(name, name)
         if opcode in modes.CHARACTERS:
-            wanted.append(f"{name} {'undef' if value in (0, modes.NO_CHARACTER) else value & 0xFF}")
+            wanted.append(f"{name} {_character(value & 0xFF)}")
         else:
             wanted.append(name if value else f"-{name}")
     return "\n".join(wanted) or "echo"
+
+
+def _character(value: int) -> str:
+    if value in (0, modes.NO_CHARACTER):
+        return "undef"
+    # A number of one digit would be taken for the character.
+    return f"^{chr(value ^ 0x40)}" if value < 0x20 or value == 0x7F else str(value)
