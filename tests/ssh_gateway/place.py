@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from mlhub_shared.bus import Bus
+from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import RESOLVE_TARGET, ResolveTarget, Target
 from mlhub_shared.contracts.services import SshKey, WorkerLease, ssh_key_key
 from mlhub_shared.contracts.workspace import Phase
+from mlhub_shared.runtime.clock import utc_now
 from mlhub_shared.runtime.health import Health
 from mlhub_shared.runtime.service import Runtime
 from mlhub_spawner_worker.attach import AttachServer
@@ -47,6 +50,7 @@ class Place:
     settings: SshGatewaySettings
     entries: dict[str, Entry] = field(default_factory=dict)
     runtime: Runtime | None = None
+    started: datetime = field(default_factory=utc_now)
 
     async def client(self, user: str | None) -> OpenSsh:
         """An OpenSSH client whose key is this user's; of nobody's with None."""
@@ -61,6 +65,24 @@ class Place:
         line = " ".join(key.export_public_key().decode().split()[:2])
         value = SshKey(user=user, label="laptop", public_key=line, fingerprint=fingerprint, added_at=NOW)
         await self.bus.ssh_keys.put(ssh_key_key(fingerprint), value)
+
+    def connect(
+        self, login: str, key: asyncssh.SSHKey | None = None, **options: Any
+    ) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
+        """A client that does as it is told, without any of this machine's settings."""
+        values = {"known_hosts": None, "config": None, "agent_path": None, "client_keys": [key] if key else None}
+        return asyncssh.connect("127.0.0.1", self.settings.listen_port, username=login, **(values | options))
+
+    async def events(self, kind: EventKind, count: int = 1, *, within: float = 20) -> list[Event]:
+        """The first events of a kind, of whatever workspace or none; TimeoutError if there are not as many."""
+        found: list[Event] = []
+        async with asyncio.timeout(within):
+            async with contextlib.aclosing(self.bus.replay("*", since=self.started)) as stream:
+                async for event in stream:
+                    found += [event] if event.kind is kind else []
+                    if len(found) == count:
+                        break
+        return found
 
     def directory(self, user: str, server: str = "") -> Path:
         """Where a workspace's programs run."""

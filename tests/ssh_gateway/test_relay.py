@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import random
 import time
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import asyncssh
@@ -38,7 +37,7 @@ async def test_output_after_the_end_of_input_still_arrives(place: Place) -> None
 async def test_a_terminal_follows_the_client(place: Place) -> None:
     line = "trap 'stty size' WINCH; stty size; echo $TERM; read x; read y; kill -TERM $$"
     async with (
-        connect(place, await key_of(place, "alice")) as connection,
+        place.connect("alice", await key_of(place, "alice")) as connection,
         connection.create_process(line, term_type="vt220", term_size=(101, 37)) as process,
     ):
         assert [(await process.stdout.readline()).strip() for _ in range(2)] == ["37 101", "vt220"]
@@ -52,7 +51,7 @@ async def test_a_terminal_follows_the_client(place: Place) -> None:
 
 async def test_signals_go_in_and_exit_signals_come_out(place: Place) -> None:
     async with (
-        connect(place, await key_of(place, "alice")) as connection,
+        place.connect("alice", await key_of(place, "alice")) as connection,
         connection.create_process("echo on; exec sleep 60") as process,
     ):
         assert await process.stdout.readline() == "on\n"
@@ -194,15 +193,3 @@ async def is_closed(port: int) -> bool:
 
 async def key_of(place: Place, user: str) -> asyncssh.SSHKey:
     return (await place.client(user)).key
-
-
-def connect(place: Place, key: asyncssh.SSHKey) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
-    return asyncssh.connect(
-        "127.0.0.1",
-        place.settings.listen_port,
-        username="alice",
-        client_keys=[key],
-        known_hosts=None,
-        config=None,
-        agent_path=None,
-    )
