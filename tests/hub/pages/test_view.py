@@ -8,7 +8,7 @@ import pytest
 from mlhub_hub.pages.dialogs import Files, files_of
 from mlhub_hub.pages.rights import Rights, rights_for
 from mlhub_hub.pages.view import Row, Server, Tone, actions, extended, granted, links_of, row_of, status_of
-from mlhub_hub.pages.words import duration, ordinal, size
+from mlhub_hub.pages.words import amount, duration, ordinal, size
 from mlhub_hub.settings import Workspaces
 from mlhub_shared.contracts.options import validate
 from mlhub_shared.contracts.policy import Policy, Profile
@@ -238,3 +238,20 @@ def test_sizes_and_places_are_words() -> None:
     assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 112)] == (
         ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "112th"]
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (340, "340 B"),
+        (1000, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (12 * 1024**2, "12 MiB"),
+        (1023 * 1024, "1.0 MiB"),
+        (3 * 1024**3, "3.0 GiB"),
+        (5 * 1024**5, "5120 TiB"),
+    ],
+)
+def test_amounts_of_bytes_have_a_unit_that_fits(count: int, words: str) -> None:
+    assert amount(count) == words

@@ -18,7 +18,7 @@ from mlhub_shared.bus import Bus, Table
 from mlhub_shared.contracts.commands import Command
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.policy import Policy
-from mlhub_shared.contracts.services import ProxyActivity, ProxyState, WorkerLease
+from mlhub_shared.contracts.services import OpenSession, ProxyActivity, ProxyState, WorkerLease
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import MLHubError
 from mlhub_shared.runtime.clock import Clock, utc_now
@@ -59,6 +59,8 @@ class HubContext:
     """By replica."""
     activity: Table[ProxyActivity]
     """By replica of the proxy."""
+    sessions: Table[OpenSession]
+    """By id."""
     nodes: Nodes
     policy: Policy
     """What anybody may ask for."""
@@ -85,8 +87,8 @@ class HubContext:
         """Follow what the hub needs to know, and wait until it is known."""
         workspaces = bus.start_table(bus.workspaces)
         workers, proxies = bus.start_table(bus.workers), bus.start_table(bus.proxies)
-        activity = bus.start_table(bus.activity)
-        await asyncio.gather(*(table.synced() for table in (workspaces, workers, proxies, activity)))
+        activity, sessions = bus.start_table(bus.activity), bus.start_table(bus.sessions)
+        await asyncio.gather(*(table.synced() for table in (workspaces, workers, proxies, activity, sessions)))
         return cls(
             settings=settings,
             bus=bus,
@@ -94,6 +96,7 @@ class HubContext:
             workers=workers,
             proxies=proxies,
             activity=activity,
+            sessions=sessions,
             nodes=Nodes(workers),
             policy=settings.policy_of_backend(),
             commands=Commands(bus, workspaces, pool=settings.pool, clock=clock),

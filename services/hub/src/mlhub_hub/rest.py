@@ -21,6 +21,7 @@ from mlhub_hub.auth.key_projection import wake_projection
 from mlhub_hub.models import ProgressHandler, SelfHandler, UserListHandler, WorkspaceModels
 from mlhub_hub.nodes_api import node_handlers
 from mlhub_hub.requester import note_requester
+from mlhub_hub.sessions_api import session_handlers
 from mlhub_hub.settings import Workspaces
 from mlhub_hub.spawner import FOR_ONE_START, kept_options
 from mlhub_hub.totals import others_up
@@ -290,6 +291,7 @@ def rest_handlers() -> list[tuple[Any, ...]]:
     """What stands in front of JupyterHub's own handlers, under the hub's prefix."""
     return [
         *node_handlers(),
+        *session_handlers(),
         (r"/api/user", SelfHandler),
         (r"/api/users", UserListHandler),
         (r"/api/users/([^/]+)/servers/([^/]*)/progress", ProgressHandler),

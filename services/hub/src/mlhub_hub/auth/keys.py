@@ -1,5 +1,6 @@
 """The SSH keys of users; each function is one transaction, and none awaits."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
@@ -18,6 +19,12 @@ _SAME_USE = timedelta(seconds=30)
 def keys_of(db: Session, user: str) -> list[SshKeyRow]:
     """A user's keys, the oldest first."""
     return list(db.scalars(select(SshKeyRow).where(SshKeyRow.user == user).order_by(SshKeyRow.added_at)))
+
+
+def labels_of(db: Session, fingerprints: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Whose these keys are, and what they are called there, by fingerprint."""
+    rows = db.scalars(select(SshKeyRow).where(SshKeyRow.fingerprint.in_(fingerprints)))
+    return {row.fingerprint: (row.user, row.label) for row in rows}
 
 
 def add_key(db: Session, user: str, key: PublicKey, *, label: str, now: datetime) -> SshKeyRow:

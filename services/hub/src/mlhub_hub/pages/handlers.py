@@ -12,6 +12,7 @@ from mlhub_hub.pages.home import HomeEvents, HomePage
 from mlhub_hub.pages.keys import SshKeysPage
 from mlhub_hub.pages.nodes import NodesEvents, NodesPage
 from mlhub_hub.pages.options import NewWorkspacePage, OptionsPage
+from mlhub_hub.pages.sessions import SessionsEvents, SessionsPage
 from mlhub_hub.pages.ssh_setup import SshSetupKey, SshSetupPage, SshSetupScript
 from mlhub_hub.pages.starting import StartingEvents, StartingPage
 
@@ -56,7 +57,9 @@ def page_handlers() -> list[tuple[Any, ...]]:
         (r"/ssh-setup/([A-Za-z0-9_-]+)", SshSetupKey),
         (r"/workspaces/(start|stop|delete|extend|update|start-on-ssh)", WorkspaceAction),
         (r"/nodes", NodesPage),
+        (r"/sessions", SessionsPage),
         (r"/mlhub/nodes", NodesEvents),
+        (r"/mlhub/sessions", SessionsEvents),
         (r"/mlhub/events", HomeEvents),
         (r"/mlhub/progress", StartingEvents),
         (r"/mlhub-static/(.*)", StaticFiles, {"path": str(STATIC)}),

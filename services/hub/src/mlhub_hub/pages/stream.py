@@ -11,8 +11,6 @@ from tornado.iostream import StreamClosedError
 
 from mlhub_hub.pages.base import PageHandler
 
-_COALESCE = timedelta(milliseconds=150)
-"""Many changes in a row become one update."""
 _KEEP_ALIVE = timedelta(seconds=15)
 _LONGEST = timedelta(minutes=10)
 """Then the browser connects anew, and is asked again who it is."""
@@ -23,6 +21,9 @@ Look = Callable[[], Awaitable[dict[str, Any] | None]]
 
 class StreamHandler(PageHandler):
     """A page's event stream; ends with the browser's connection."""
+
+    coalesce = timedelta(milliseconds=150)
+    """Many changes in a row become one update."""
 
     def initialize(self) -> None:
         """Nobody has gone yet."""
@@ -67,7 +68,7 @@ class StreamHandler(PageHandler):
             await asyncio.wait_for(self._woken.wait(), _KEEP_ALIVE.total_seconds())
         except TimeoutError:
             return
-        await asyncio.sleep(_COALESCE.total_seconds())
+        await asyncio.sleep(self.coalesce.total_seconds())
 
     async def _send(self, update: dict[str, Any] | None) -> None:
         self.write(": still here\n\n" if update is None else f"data: {json.dumps(update)}\n\n")

@@ -29,6 +29,15 @@ def size(count: int) -> str:
     return f"{round(count / _GIB, 1):g} GiB"
 
 
+def amount(count: int) -> str:
+    """Bytes that went through: `340 B`, `1.5 KiB`, `12 MiB`, `3.2 GiB`."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    value = float(count)
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.1f} {units[0]}" if 0 < value < 10 and count >= 1000 else f"{value:.0f} {units[0]}"
+
+
 def gib(count: int) -> str:
     """Bytes as the number of GiB that a form shows: `4`, `0.5`."""
     return f"{round(count / _GIB, 3):g}"
