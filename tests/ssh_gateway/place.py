@@ -84,6 +84,18 @@ class Place:
                         break
         return found
 
+    async def count(self, kind: EventKind) -> int:
+        """How many events of a kind have been told."""
+        last, found = Event(kind=EventKind.STORE_REBUILT, requester="service:tests"), 0
+        await self.bus.emit(last)
+        async with asyncio.timeout(20):
+            async with contextlib.aclosing(self.bus.replay("*", since=self.started)) as stream:
+                async for event in stream:
+                    if event.id == last.id:
+                        break
+                    found += event.kind is kind
+        return found
+
     def directory(self, user: str, server: str = "") -> Path:
         """Where a workspace's programs run."""
         return self.folder / "workspaces" / workspace(user, server).name

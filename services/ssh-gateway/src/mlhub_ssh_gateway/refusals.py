@@ -71,7 +71,11 @@ class Refusals:
         """Tell the sums as they fall due, for ever."""
         while True:
             await asyncio.sleep(_LOOK)
-            self._tell(self._clock() - _GATHERED)
+            self.tell_due()
+
+    def tell_due(self) -> None:
+        """Tell the sums whose time has come."""
+        self._tell(self._clock() - _GATHERED)
 
     def flush(self) -> None:
         """Tell all that is left."""

@@ -1,0 +1,122 @@
+"""Connecting again right after a stop that was asked for."""
+
+import asyncio
+
+from mlhub_shared.contracts.workspace import Phase, Reason
+from mlhub_shared.runtime.clock import utc_now
+from tests.ssh_gateway.place import Place, end, read_until
+from tests.support.hub_api import ScriptedHub, refusal
+from tests.support.openssh import OpenSsh, Ran
+
+
+def starts(place: Place, hub: ScriptedHub) -> None:
+    """Let the hub start what it is asked to."""
+    generation = iter(range(10, 100, 10))
+
+    async def start(user: str, server: str) -> None:
+        await place.put(user, server, generation=next(generation))
+
+    hub.on_start = start
+
+
+async def stay(client: OpenSsh, login: str = "alice") -> asyncio.subprocess.Process:
+    """Be in the workspace."""
+    process = await client.start(login, "echo on; exec cat")
+    assert process.stdout is not None
+    await read_until(process.stdout, b"on\n")
+    return process
+
+
+async def stop(place: Place, *, reason: Reason = Reason.ASKED) -> None:
+    """Do what the worker does when it is told to stop, or something else ends the workspace."""
+    now = utc_now()
+    await place.put("alice", phase=Phase.STOPPING, generation=2, reason=reason, phase_since=now)
+    await asyncio.sleep(0.1)
+    await place.put("alice", phase=Phase.STOPPED, generation=2, reason=reason, phase_since=utc_now())
+    await asyncio.sleep(0.1)
+
+
+async def come_back(client: OpenSsh, **options: tuple[str, ...]) -> Ran:
+    return await client.run("alice", "echo in", **options)
+
+
+async def test_who_was_in_does_not_wake_it_and_everybody_else_does(place: Place, hub: ScriptedHub) -> None:
+    starts(place, hub)
+    alice = await place.client("alice")
+    process = await stay(alice)
+    await stop(place)
+    await end(process)
+    ran = await come_back(alice)
+    assert (ran.status, ran.stdout) == (255, b"")
+    assert "workspace alice was stopped on request while you were in it" in ran.stderr
+    assert " UTC (60 s from now)" in ran.stderr or " UTC (59 s from now)" in ran.stderr
+    assert "start it on its page, or connect from elsewhere or with another key" in ran.stderr
+    assert not [path for path in hub.asked if path.startswith("POST") and "activity" not in path]
+    assert (await come_back(alice, options=("-b", "127.0.0.2"))).stdout == b"in\n"
+    await stop(place)
+
+
+async def test_another_key_wakes_it_at_once_and_then_it_is_open_to_all(place: Place, hub: ScriptedHub) -> None:
+    starts(place, hub)
+    alice, root = await place.client("alice"), await place.client("root")
+    process = await stay(alice)
+    await stop(place)
+    await end(process)
+    assert (await come_back(root)).stdout == b"in\n"
+    assert (await come_back(alice)).stdout == b"in\n"
+    await place.put("alice", phase=Phase.STOPPED, generation=11, reason=Reason.EXITED)
+    assert (await come_back(alice)).stdout == b"in\n"
+
+
+async def test_one_that_stopped_by_itself_is_woken_by_whoever_was_in(place: Place, hub: ScriptedHub) -> None:
+    starts(place, hub)
+    alice = await place.client("alice")
+    process = await stay(alice)
+    await stop(place, reason=Reason.EXPIRED)
+    await end(process)
+    assert (await come_back(alice)).stdout == b"in\n"
+
+
+async def test_who_had_left_before_wakes_it(place: Place, hub: ScriptedHub) -> None:
+    starts(place, hub)
+    alice = await place.client("alice")
+    assert (await come_back(alice)).stdout == b"in\n"
+    await asyncio.sleep(0.1)
+    await stop(place)
+    assert (await come_back(alice)).stdout == b"in\n"
+
+
+async def test_a_session_that_ended_with_the_stop_counts_however_late_the_news(place: Place, hub: ScriptedHub) -> None:
+    starts(place, hub)
+    alice = await place.client("alice")
+    process, stopped_at = await stay(alice), utc_now()
+    await end(process)
+    await asyncio.sleep(1)
+    await place.put("alice", phase=Phase.STOPPED, generation=2, reason=Reason.ASKED, phase_since=stopped_at)
+    await asyncio.sleep(0.2)
+    assert "stopped on request" in (await come_back(alice)).stderr
+
+
+async def test_the_quiet_has_an_end(quiet_place: Place, hub: ScriptedHub) -> None:
+    place = quiet_place
+    starts(place, hub)
+    await place.put("alice")
+    alice = await place.client("alice")
+    async with place.gateway(quiet_after_stop=place.settings.hub_timeout):
+        process = await stay(alice)
+        await stop(place)
+        await end(process)
+        assert "stopped on request" in (await come_back(alice)).stderr
+        await asyncio.sleep(2)
+        assert (await come_back(alice)).stdout == b"in\n"
+
+
+async def test_a_workspace_that_is_not_to_be_started_by_ssh_says_so(place: Place, hub: ScriptedHub) -> None:
+    async def start(user: str, server: str) -> object:
+        return refusal(403, "This workspace is not started by SSH. Start it on its page.")
+
+    hub.on_start = start  # type: ignore[assignment]
+    await place.put("alice", phase=Phase.STOPPED)
+    ran = await come_back(await place.client("alice"))
+    assert ran.status == 255
+    assert ran.stderr.splitlines()[-1].endswith("This workspace is not started by SSH. Start it on its page.")
