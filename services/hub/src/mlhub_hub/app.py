@@ -123,7 +123,8 @@ class MLHub(JupyterHub):
 
     def init_tornado_settings(self) -> None:
         """Have the way the hub is used decide who may make a workspace."""
-        self.tornado_settings = tornado_settings(self.tornado_settings)
+        is_https = self.hub_settings.public_url.startswith("https://")
+        self.tornado_settings = tornado_settings(self.tornado_settings, is_https=is_https)
         super().init_tornado_settings()
         self.tornado_settings["named_server_limit_per_user"] = modes.named_server_limit(
             self.context, self.named_server_limit_per_user

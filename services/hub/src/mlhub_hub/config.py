@@ -35,10 +35,13 @@ def jupyterhub_config(settings: HubSettings) -> Config:
     return c
 
 
-def tornado_settings(users: dict[str, Any]) -> dict[str, Any]:
+def tornado_settings(users: dict[str, Any], *, is_https: bool) -> dict[str, Any]:
     """The web application's settings: what a user's configuration names, and ours beside it."""
     # Not in the configuration, where a user's `tornado_settings` would replace them all. A start is answered at once.
     ours: dict[str, Any] = {"slow_spawn_timeout": 0, "log_function": log_request}
+    if is_https:
+        # Of the token against forged forms, too.
+        ours["cookie_options"] = {"secure": True}
     return ours | users | {"headers": _HEADERS | users.get("headers", {})}
 
 
