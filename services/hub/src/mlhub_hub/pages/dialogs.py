@@ -42,7 +42,9 @@ def _may_have_files(record: WorkspaceRecord | None, to_come: WorkspaceSpec | Non
     return record.has_data or (record.phase.is_active and record.spec.is_mount_volume)
 
 
-class _AboutWorkspace(PageHandler):
+class AboutWorkspace(PageHandler):
+    """One of them."""
+
     template = ""
 
     @web.authenticated
@@ -61,10 +63,10 @@ class _AboutWorkspace(PageHandler):
             links=links,
             owner=user,
             home_url=self.home_url(user),
-            **self.facts(user, name),
+            **await self.facts(user, name),
         )
 
-    def facts(self, user: User, server: str) -> dict[str, Any]:
+    async def facts(self, user: User, server: str) -> dict[str, Any]:
         """What else the template shows."""
         return {}
 
@@ -73,12 +75,12 @@ class _AboutWorkspace(PageHandler):
         return self.context.workspaces.value(self.context.workspace(user.name, server).name)
 
 
-class DeleteDialog(_AboutWorkspace):
+class DeleteDialog(AboutWorkspace):
     """Says what a deletion will hit, and asks once."""
 
     template = "_delete.html"
 
-    def facts(self, user: User, server: str) -> dict[str, Any]:
+    async def facts(self, user: User, server: str) -> dict[str, Any]:
         """Whether it runs, and what becomes of its files."""
         record, policy = self.record_of(user, server), self.context.policy
         to_come = spec_to_come(self.context, user, server)
@@ -92,12 +94,12 @@ class DeleteDialog(_AboutWorkspace):
         }
 
 
-class UpdateDialog(_AboutWorkspace):
+class UpdateDialog(AboutWorkspace):
     """Says what an update does, and asks once."""
 
     template = "_update.html"
 
-    def facts(self, user: User, server: str) -> dict[str, Any]:
+    async def facts(self, user: User, server: str) -> dict[str, Any]:
         """Whether it runs, what it is made of, and whether its files stay."""
         record, to_come = self.record_of(user, server), spec_to_come(self.context, user, server)
         return {
@@ -107,12 +109,12 @@ class UpdateDialog(_AboutWorkspace):
         }
 
 
-class SshDialog(_AboutWorkspace):
+class SshDialog(AboutWorkspace):
     """The exact command, and what to put where."""
 
     template = "_ssh.html"
 
-    def facts(self, user: User, server: str) -> dict[str, Any]:
+    async def facts(self, user: User, server: str) -> dict[str, Any]:
         """What to type."""
         settings = self.context.settings
         orm_spawner = user.orm_spawners.get(server)

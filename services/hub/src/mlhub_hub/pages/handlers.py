@@ -15,6 +15,7 @@ from mlhub_hub.pages.options import NewWorkspacePage, OptionsPage
 from mlhub_hub.pages.sessions import SessionsEvents, SessionsPage
 from mlhub_hub.pages.ssh_setup import SshSetupKey, SshSetupPage, SshSetupScript
 from mlhub_hub.pages.starting import StartingEvents, StartingPage
+from mlhub_hub.pages.tools import PortPage, ToolsDialog
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -50,6 +51,8 @@ def page_handlers() -> list[tuple[Any, ...]]:
         (r"/spawn-pending/([^/]+)", StartingPage),
         (r"/spawn-pending/([^/]+)/([^/]+)", StartingPage),
         (r"/workspaces/ssh", SshDialog),
+        (r"/workspaces/tools", ToolsDialog),
+        (r"/workspaces/port", PortPage),
         (r"/workspaces/confirm-update", UpdateDialog),
         (r"/workspaces/confirm-delete", DeleteDialog),
         (r"/workspaces/ssh-setup", SshSetupPage),

@@ -69,6 +69,7 @@ class Links:
     progress: str
     options: str
     ssh: str
+    tools: str
     update: str
     delete: str
     action: str
@@ -213,6 +214,7 @@ def links_of(server: Server, *, hub_url: str, base_url: str) -> Links:
         progress=f"{hub_url}spawn-pending/{path}",
         options=f"{hub_url}spawn/{path}",
         ssh=f"{hub_url}workspaces/ssh?{query}",
+        tools=f"{hub_url}workspaces/tools?{query}",
         update=f"{hub_url}workspaces/confirm-update?{query}",
         delete=f"{hub_url}workspaces/confirm-delete?{query}",
         action=f"{hub_url}workspaces",
