@@ -5,6 +5,7 @@ import json
 from typing import Self
 
 from aiohttp import WSMsgType, web
+from multidict import CIMultiDict
 
 CHUNKS = 3
 
@@ -14,6 +15,8 @@ class Backend:
 
     def __init__(self, name: str) -> None:
         self.name, self.port = name, 0
+        self.answer_headers: list[tuple[str, str]] = []
+        """Beside its own, on plain answers."""
         self._runner: web.AppRunner | None = None
         self.proceed = asyncio.Event()
         """A stream sends its next piece when this is set."""
@@ -48,7 +51,8 @@ class Backend:
             "headers": {key.lower(): value for key, value in request.headers.items()},
             "size": len(body),
         }
-        return web.Response(text=json.dumps(said), content_type="application/json")
+        headers = [("Content-Type", "application/json"), *self.answer_headers]
+        return web.Response(text=json.dumps(said), headers=CIMultiDict(headers))
 
     async def _echo(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ class Answer:
     headers: dict[str, str]
     body: bytes
 
+    cookies: tuple[str, ...] = ()
+    """As they are set."""
+
     @property
     def said(self) -> dict[str, Any]:
         """What a Backend said."""
@@ -34,10 +38,18 @@ class Answer:
         return said
 
 
-async def ask(port: int, path: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> Answer:
+async def ask(
+    port: int,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
     """One request, its path as it is written."""
     async with asyncio.timeout(30):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(host, port, ssl=tls)
         try:
             lines = {"Host": "hub.example", "Connection": "close", **(headers or {})}
             head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -51,7 +63,8 @@ async def ask(port: int, path: str, *, method: str = "GET", headers: dict[str, s
     status, *rest = top.decode("latin-1").split("\r\n")
     if not status:
         raise ConnectionError("closed without an answer")
-    return Answer(int(status.split()[1]), dict(line.lower().split(": ", 1) for line in rest), body)
+    cookies = tuple(line.split(": ", 1)[1] for line in rest if line.lower().startswith("set-cookie:"))
+    return Answer(int(status.split()[1]), dict(line.lower().split(": ", 1) for line in rest), body, cookies)
 
 
 class Agent:

@@ -1,5 +1,6 @@
 """A hub, a proxy and a worker's answers about ports, for the tests of tools."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 
 from mlhub_shared.bus import Bus
+from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import OPEN_PORT, OpenPort
 from mlhub_shared.contracts.workspace import Endpoint, WorkspaceSpec
 from mlhub_shared.errors import NotFound
@@ -18,6 +20,7 @@ from tests.proxy.backend import Backend
 from tests.proxy.conftest import applied, put, ready
 from tests.proxy.stack import Agent, Answer, ask
 from tests.support.hub_process import ADMIN_PASSWORD, Api, HubProcess
+from tests.support.makers import NOW
 from tests.support.nats_server import NatsServer
 
 NODE, TOOL = "node1", 8050
@@ -57,6 +60,17 @@ class House:
         await self.user(name)
         answer = await self.api("POST", f"/users/{name}/tokens", {"scopes": scopes} if scopes else {}, expect=201)
         return str(answer["token"])
+
+    async def events(self, workspace: str, kind: EventKind, *, count: int) -> list[Event]:
+        """What the audit stream tells of a workspace, as soon as there is so much of it."""
+        found: list[Event] = []
+        async with asyncio.timeout(20):
+            async for event in self.bus.replay(workspace, since=NOW):
+                if event.kind is kind:
+                    found.append(event)
+                if len(found) >= count:
+                    return found
+        return found
 
     async def ask(self, path: str, token: str | None = None, *, method: str = "GET", **headers: str) -> Answer:
         """One request, its path as it is written."""
@@ -106,6 +120,11 @@ class Browser:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         own = {"Accept": "*/*", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"}
         return await self.http.request(method, path, headers=own | named)
+
+    def cookie(self, path: str) -> str:
+        """The proxy's, as a header, that the browser has for this path."""
+        (found,) = [one for one in self.http.cookies.jar if one.name == "mlhub-tools" and one.path == path]
+        return f"mlhub-tools={found.value}"
 
     async def _form(self, path: str, **data: Any) -> httpx.Response:
         page = await self.visit(path)
