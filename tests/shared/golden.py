@@ -212,6 +212,18 @@ SAMPLES: dict[str, Sample] = {
             bytes_out=6,
         )
     ),
+    "certificate": of(services.TlsEntry(services.Certificate(kind="certificate", pem="-----BEGIN X-----"))),
+    "acme-account": of(services.TlsEntry(services.AcmeAccount(kind="account", key="-----BEGIN X-----"))),
+    "acme-turn": of(
+        services.TlsEntry(
+            services.AcmeTurn(kind="turn", replica="n1", until=LATER, failures=2, problem="it does not answer")
+        )
+    ),
+    "acme-challenge": of(
+        services.TlsEntry(
+            services.AcmeChallenge(kind="challenge", path="/.well-known/acme-challenge/t", answer="t.thumbprint")
+        )
+    ),
     "reply": of(Reply(answer={"node": "n1", "resources": []})),
     "failure": of(Reply(failure=Failure(message="no such workspace", temporary=True))),
 }

@@ -18,6 +18,9 @@ def packaged(name: str) -> str:
 
 def listen(host: str, port: int) -> str:
     """What a `bind` line takes."""
+    if host.strip("[]") == "::":
+        # Two sockets: one for both would tell IPv4 addresses in IPv6's way.
+        return f"0.0.0.0:{port},ipv6@:::{port} v6only"
     return f"ipv6@{host.strip('[]')}:{port}" if ":" in host else f"{host}:{port}"
 
 

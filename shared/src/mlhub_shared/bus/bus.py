@@ -23,7 +23,7 @@ from mlhub_shared.bus.timers import Timers
 from mlhub_shared.contracts.commands import Command, decode_command
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import Failure, Reply
-from mlhub_shared.contracts.services import OpenSession, ProxyActivity, ProxyState, Route, SshKey, WorkerLease
+from mlhub_shared.contracts.services import OpenSession, ProxyActivity, ProxyState, Route, SshKey, TlsEntry, WorkerLease
 from mlhub_shared.contracts.subjects import Subjects
 from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, Conflict, MLHubError, Permanent, Temporary
@@ -63,6 +63,7 @@ class Bus:
         self.activity = Bucket(connection, self.subjects.activity, ProxyActivity)
         self.ssh_keys = Bucket(connection, self.subjects.ssh_keys, SshKey)
         self.sessions = Bucket(connection, self.subjects.sessions, OpenSession)
+        self.certs = Bucket(connection, self.subjects.certs, TlsEntry)
         self.secrets = Bucket(connection, self.subjects.secrets, WorkspaceSecrets)
 
     @classmethod

@@ -1,8 +1,9 @@
 """What services say of themselves and of routes and keys: the other buckets' values."""
 
+from typing import Annotated, Literal
 from urllib.parse import quote
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
 
 from mlhub_shared.contracts.events import Detail
 from mlhub_shared.contracts.identity import Token, WorkspaceId
@@ -122,6 +123,46 @@ class OpenSession(_Value):
     """From the client, as far as they have been told."""
     bytes_out: int = 0
     """To the client, likewise."""
+
+
+class Certificate(_Value):
+    """What the proxies show where nobody mounted a certificate."""
+
+    kind: Literal["certificate"]
+    pem: str = Field(repr=False)
+    """Private key, then certificates, the server's own first."""
+
+
+class AcmeAccount(_Value):
+    """Who the proxies are to a certificate authority."""
+
+    kind: Literal["account"]
+    key: str = Field(repr=False)
+    """PEM."""
+
+
+class AcmeTurn(_Value):
+    """Keeps all replicas from asking a certificate authority until its time is over: one does, or did in vain."""
+
+    kind: Literal["turn"]
+    replica: str
+    until: AwareDatetime
+    failures: int = 0
+    """In a row."""
+    problem: str | None = None
+    """Of the last one, for people."""
+
+
+class AcmeChallenge(_Value):
+    """What every replica answers to a certificate authority."""
+
+    kind: Literal["challenge"]
+    path: str
+    answer: str
+
+
+class TlsEntry(RootModel[Annotated[Certificate | AcmeAccount | AcmeTurn | AcmeChallenge, Field(discriminator="kind")]]):
+    """What the proxies share to end TLS."""
 
 
 def route_key(routespec: str) -> str:
