@@ -16,6 +16,8 @@ from mlhub_spawner_worker.entry import Client, Size
 
 _DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 """A worker started in the background ignores some of them, and what is ignored is inherited."""
+_PIPE_BYTES = 256 * 1024
+"""As much as asyncio reads at once, so that the program and we take turns less often."""
 _LAST_WORDS = 1.0
 """Seconds that a terminal may stay open after its program has ended; programs that left it may hold it for ever."""
 
@@ -196,6 +198,10 @@ class _Input(asyncio.BaseProtocol):
 def _pipes() -> tuple[tuple[int, int, int], tuple[IO[bytes], ...]]:
     # Not asyncio's own: its stdin is a socket, for which bash takes itself for a remote shell and reads other files.
     (their_in, our_in), (our_out, their_out), (our_err, their_err) = os.pipe(), os.pipe(), os.pipe()
+    for pipe in (our_in, our_out):
+        # Refused beyond what the system grants a user in all.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     ours = (os.fdopen(our_in, "wb", 0), os.fdopen(our_out, "rb", 0), os.fdopen(our_err, "rb", 0))
     return (their_in, their_out, their_err), ours
 
