@@ -118,3 +118,12 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_helps(
     assert "fail  web port" in report
     assert f"chmod 700 {data.root}" in report
     assert "2 things to mend" in report
+
+
+def test_the_doctor_tells_of_https(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["doctor", "--port", str(free_port()), "--ssh-port", "off", "--data-dir", str(tmp_path / "x")]
+    assert run([*arguments, "--host", "0.0.0.0"]) == 0  # noqa: S104
+    assert "warn  https        off: passwords travel in the clear" in (said := capsys.readouterr().out)
+    assert "ssh port" not in said
+    assert run([*arguments, "--tls"]) == 0
+    assert "https        on; " in capsys.readouterr().out

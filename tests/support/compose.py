@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -104,7 +105,9 @@ def compose_command() -> tuple[str, ...] | None:
 class ComposeStack:
     """One deployment: its project, its name, its ports and its addresses are no other's."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, *, trust: ssl.SSLContext | None = None, **environment: str) -> None:
+        """`trust`: whose certificates are believed, where it speaks HTTPS."""
+        self.trust = trust
         self.hub_name = f"t{random.randrange(16**8):08x}"
         self.port, self.ssh_port = free_port(), free_port()
         self.pool = f"10.{random.randint(114, 200)}.{random.randrange(0, 256, 4)}.0/22"
@@ -118,11 +121,11 @@ class ComposeStack:
         files = {"MLHUB_CONFIG_DIR": str(config), "MLHUB_PROFILES_FILE": "/config/profiles.yaml"}
         self._environment = files | environment
         self._sessions: list[Session] = []
-        self.hub = HubClient(self.url, API_TOKEN)
+        self.hub = HubClient(self.url, API_TOKEN, trust=trust or True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.trust else 'http'}://127.0.0.1:{self.port}"
 
     # Start and end
 
@@ -242,7 +245,7 @@ class ComposeStack:
 
     def session(self, user: str = ADMIN, password: str = ADMIN_PASSWORD) -> Session:
         """Somebody who has logged in by the form."""
-        session = Session(self.url)
+        session = Session(self.url, trust=self.trust or True)
         self._sessions.append(session)
         answer = session.login(user, password)
         assert answer.status_code == 200, answer.text
@@ -286,9 +289,9 @@ def wait_until(condition: Callable[[], object], *, within: float, every: float =
 
 
 @contextmanager
-def running_compose(folder: Path, **environment: str) -> Iterator[ComposeStack]:
+def running_compose(folder: Path, *, trust: ssl.SSLContext | None = None, **environment: str) -> Iterator[ComposeStack]:
     """A deployment that runs, removed at the end."""
-    stack = ComposeStack(folder, **environment)
+    stack = ComposeStack(folder, trust=trust, **environment)
     try:
         yield stack.up()
     finally:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import httpx
 class HubClient:
     """The REST API, with the rights of a token, through the public port."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, trust: ssl.SSLContext | bool = True) -> None:
         self.url, self.token = url, token
         # Not keeping connections: a test kills what is at their other end.
         self._http = httpx.Client(
@@ -22,6 +23,7 @@ class HubClient:
             timeout=30,
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=False,
+            verify=trust,
         )
 
     def close(self) -> None:
@@ -94,9 +96,9 @@ class HubClient:
 class Session:
     """A browser without a face: cookies, forms and their XSRF token."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, trust: ssl.SSLContext | bool = True) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, follow_redirects=True, timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=url, follow_redirects=True, timeout=30, trust_env=False, verify=trust)
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -62,7 +62,7 @@ class DataDir:
     @property
     def certificate(self) -> Path:
         """What the proxy shows to browsers, whoever signed it."""
-        return self.of("proxy") / "tls.pem"
+        return self.of("proxy") / "haproxy" / "tls.pem"
 
     @property
     def ssh_socket(self) -> Path:
