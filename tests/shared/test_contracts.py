@@ -57,7 +57,10 @@ def test_every_message_has_a_sample() -> None:
         model
         for module in MODULES
         for _, model in inspect.getmembers(module, inspect.isclass)
-        if issubclass(model, BaseModel) and model.__module__ == module.__name__ and not model.__name__.startswith("_")
+        if issubclass(model, BaseModel)
+        and model.__module__ == module.__name__
+        and model.__name__.isidentifier()
+        and not model.__name__.startswith("_")
     }
     assert public - sampled - nested - {Message} == set()
 
