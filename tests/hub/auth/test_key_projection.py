@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -143,4 +144,23 @@ async def test_the_bucket_is_mended_whatever_happens_to_it(stage: Stage, admin: 
         return await stage.bus.ssh_keys.get("forged") is None
 
     await until_async(is_gone)
+    await web.close()
+
+
+async def test_a_key_may_come_as_a_file(stage: Stage, admin: WebSession, key: str, tmp_path: Path) -> None:
+    web = await a_user(stage, admin, "gina")
+    xsrf = (await web.get("ssh-keys")).text.split('name="_xsrf" value="')[1].split('"')[0]
+    form = {"_xsrf": xsrf, "action": "add", "public_key": "", "label": ""}
+
+    async def send(content: str) -> httpx.Response:
+        return await web.http.post("/hub/ssh-keys", data=form, files={"key_file": ("id.pub", content)})
+
+    assert (await send(key)).status_code == 302
+    await until_on_the_bus(stage, key, there=True)
+    private = (tmp_path / "key").read_text()
+    refused = await send(private)
+    assert refused.status_code == 400
+    assert "private key" in refused.text
+    assert private.splitlines()[1] not in refused.text
+    assert (await send("")).status_code == 400
     await web.close()

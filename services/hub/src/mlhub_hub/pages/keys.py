@@ -49,10 +49,16 @@ class SshKeysPage(PageHandler):
 
     def _add(self) -> None:
         name = self.current_user.name
-        key = ssh_keys.parse(self.form_value("public_key"))
+        key = ssh_keys.parse(self._sent())
         row = keys.add_key(self.db, name, key, label=self.form_value("label"), now=self.context.clock())
         wake_projection(self.settings)
         announce(self.settings, EventKind.SSH_KEY_ADDED, name, by=name, fingerprint=row.fingerprint, label=row.label)
+
+    def _sent(self) -> str:
+        """What was pasted, or the file that was chosen."""
+        files = self.request.files.get("key_file", [])
+        chosen = files[0].body[: 2 * ssh_keys.MAX_BYTES].decode("utf-8", "replace") if files else ""
+        return self.form_value("public_key") or chosen
 
     def _remove(self) -> None:
         name, fingerprint = self.current_user.name, self.form_value("fingerprint")
