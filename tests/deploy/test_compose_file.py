@@ -1,8 +1,11 @@
 """compose.yaml as both versions of compose read it, and what holds for every service in it."""
 
+import json
 import os
 import re
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +198,35 @@ def _set_to(value: str, services: dict[str, Any]) -> set[str]:
 def _published(service: dict[str, Any]) -> list[object]:
     """The ports of this host; version 1 keeps them as text."""
     return [port["published"] if isinstance(port, dict) else port.split(":")[0] for port in service["ports"]]
+
+
+@pytest.mark.parametrize(
+    ("service", "answer", "code"), [("standalone", 200, 0), ("standalone", 503, 1), ("hub", 200, 0)]
+)
+def test_a_container_knows_whether_it_works_also_where_people_come_by_https(
+    service: str, answer: int, code: int, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(answer)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        instance = {"port": 8080, "tls": True, "internal": {"hub": 1, "hub-api": server.server_port}}
+        (tmp_path / "instance.json").write_text(json.dumps(instance, indent=2))
+        person = {"MLHUB_STANDALONE_DATA_DIR": str(tmp_path), "MLHUB_HUB_LISTEN_PORT": str(server.server_port)}
+        run = subprocess.run(
+            ["bash", str(ROOT / "compose/healthy")],
+            env={"MLHUB_SERVICE": service, "PATH": os.environ["PATH"]} | person,
+            timeout=30,
+            check=False,
+        )
+    assert run.returncode == code
+    assert asked == [{"standalone": "/hub/api", "hub": "/hub/health"}[service]]
