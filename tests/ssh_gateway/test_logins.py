@@ -138,7 +138,8 @@ async def test_a_connection_may_guess_three_times(place: Place, hub: ScriptedHub
             return next(guesses)
 
     with pytest.raises((asyncssh.Error, OSError, StopIteration)):
-        await place.connect("alice", client_factory=Guesser)
+        async with place.connect("alice", client_factory=Guesser):
+            pass
     assert sum(path == "GET /hub/api/user" for path in hub.asked) == 3
 
 

@@ -36,8 +36,8 @@ async def stop(place: Place, *, reason: Reason = Reason.ASKED) -> None:
     await asyncio.sleep(0.1)
 
 
-async def come_back(client: OpenSsh, **options: tuple[str, ...]) -> Ran:
-    return await client.run("alice", "echo in", **options)
+async def come_back(client: OpenSsh, options: tuple[str, ...] = ()) -> Ran:
+    return await client.run("alice", "echo in", options=options)
 
 
 async def test_who_was_in_does_not_wake_it_and_everybody_else_does(place: Place, hub: ScriptedHub) -> None:

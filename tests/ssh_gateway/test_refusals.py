@@ -1,5 +1,7 @@
 """What is told of those who are refused, and how much of it."""
 
+from typing import Any
+
 import asyncssh
 import pytest
 
@@ -168,7 +170,7 @@ async def test_a_forward_to_somebody_elses_workspace_is_a_denial(place: Place) -
     assert (event.requester, event.workspace) == ("user:alice", workspace("bob"))
 
 
-async def enters(place: Place, token: str, **options: object) -> bool:
+async def enters(place: Place, token: str, **options: Any) -> bool:
     """Whether a token opens alice's workspace."""
     try:
         async with place.connect("alice", password=token, **options) as connection:

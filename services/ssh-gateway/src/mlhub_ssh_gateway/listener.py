@@ -149,7 +149,7 @@ class Listener:
         except TimeoutError:
             self._refuse(sock, "waited")
             return
-        except (OSError, asyncssh.Error) as error:
+        except Exception as error:  # noqa: BLE001  (what strangers send sets off all sorts of errors)
             REFUSED.labels(reason="handshake").inc()
             log.debug("ssh.no_login", client=address, error=str(error) or type(error).__name__)
             sock.close()
