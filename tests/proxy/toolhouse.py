@@ -13,7 +13,7 @@ import httpx
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import OPEN_PORT, OpenPort
-from mlhub_shared.contracts.workspace import Endpoint, WorkspaceSpec
+from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord, WorkspaceSpec
 from mlhub_shared.errors import NotFound
 from tests.conftest import bus_settings
 from tests.proxy.backend import Backend
@@ -51,6 +51,11 @@ class House:
         self.places[record.name, TOOL] = Endpoint(host="127.0.0.1", port=self.tool.port)
         await applied(self.bus, workspaces=await put(self.bus, record))
         return record.base_url
+
+    async def record(self, name: str) -> WorkspaceRecord:
+        entry = await self.bus.workspaces.get(name)
+        assert entry is not None
+        return entry.value
 
     async def user(self, name: str) -> None:
         assert await self.api.status("POST", f"/users/{name}") in {201, 409}
