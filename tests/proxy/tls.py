@@ -14,10 +14,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-ANY = ssl.create_default_context()
-ANY.check_hostname = False
-ANY.verify_mode = ssl.CERT_NONE
-
 
 @dataclass(frozen=True)
 class Made:
@@ -71,13 +67,26 @@ def _general(name: str) -> x509.GeneralName:
 
 async def shown(port: int, host: str = "127.0.0.1") -> bytes:
     """The certificate that a new connection gets, DER."""
-    async with asyncio.timeout(20):
-        _, writer = await asyncio.open_connection(host, port, ssl=ANY)
-        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        writer.close()
-        await writer.wait_closed()
+    found = (await handshake(port, ANY, host=host)).getpeercert(binary_form=True)
     assert isinstance(found, bytes)
     return found
+
+
+async def handshake(port: int, context: ssl.SSLContext, *, host: str = "127.0.0.1") -> ssl.SSLObject:
+    """What came out of a handshake, whose connection is no more."""
+    async with asyncio.timeout(20):
+        _, writer = await asyncio.open_connection(host, port, ssl=context)
+    found: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    writer.transport.abort()
+    return found
+
+
+def client() -> ssl.SSLContext:
+    """A context that trusts anybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def parsed(der: bytes) -> x509.Certificate:
@@ -88,3 +97,6 @@ def names_of(der: bytes) -> set[str]:
     """Names and addresses of a certificate."""
     names = parsed(der).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
+
+
+ANY = client()
