@@ -161,6 +161,7 @@ SAMPLES: dict[str, Sample] = {
             workspaces_revision=3,
             routes_revision=4,
             version="2.8.1",
+            tls_pin="sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
         )
     ),
     "proxy-activity": of(

@@ -145,7 +145,8 @@ async def test_a_certificate_that_nobody_signed_is_known_by_its_key_and_no_other
     ours, theirs = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     async with tls_server(tmp_path, ours, "touch ran\n") as (port, requests):
         origin = f"localhost:{port}"
-        for pin, status in [(pin_of(theirs), 90), (None, 60), (pin_of(ours), 0)]:
+        both = f"{pin_of(theirs)};{pin_of(ours)}"
+        for pin, status in [(pin_of(theirs), 90), (None, 60), (pin_of(ours), 0), (both, 0)]:
             address = address_of("https", origin, pin=pin)
             assert address is not None
             asked = len(requests)

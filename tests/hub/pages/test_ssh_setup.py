@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from mlhub_hub.auth.ssh_keys import parse
 from mlhub_shared.contracts.events import Event, EventKind
-from mlhub_shared.contracts.services import SshKey, ssh_key_key
+from mlhub_shared.contracts.services import ProxyState, SshKey, ssh_key_key
 from mlhub_shared.contracts.subjects import NO_WORKSPACE
 from tests.hub.conftest import Stage, make_stage
 from tests.hub.pages.conftest import approved
@@ -266,7 +266,18 @@ async def test_without_encryption_only_this_very_machine_is_set_up(stage: Stage,
     words = shlex.split(html.unescape(found[1]))
     assert words[:4] == ["curl", "-fsS", "--proto", "=https"]
     assert words[4].startswith("https://hub.example.org/hub/ssh-setup/")
-    token = token_in(html.unescape(found[1]))
+    pin = f"sha256//{'A' * 43}="
+    state = ProxyState(replica="proxy9", workspaces_revision=1_000_000, tls_pin=pin)
+    await stage.bus.proxies.put("proxy9", state, ttl=timedelta(minutes=1))
+
+    async def is_pinned() -> bool:
+        page = await ask(web, "grace")
+        command = shlex.split(html.unescape(_COMMAND.findall(page.text)[0]))
+        return command[4:7] == ["--insecure", "--pinnedpubkey", pin]
+
+    await until_async(is_pinned)
+    await stage.bus.proxies.delete("proxy9")
+    token = token_in(await command_for(web, "grace"))
     async with httpx.AsyncClient(base_url=stage.hub.url, headers={"Host": "hub.example.org"}) as client:
         assert (await client.get(f"/hub/ssh-setup/{token}/script")).status_code == 403
     await web.close()

@@ -123,6 +123,10 @@ class HubContext:
             return self.policy
         return self.policy.model_copy(update={"gpus_allowed": False})
 
+    def tls_pin(self) -> str | None:
+        """How curl knows the proxies' certificate where nobody vouches for it; two while one replaces the other."""
+        return ";".join(sorted({state.tls_pin for state in self.proxies.values() if state.tls_pin})) or None
+
     async def trace_of(self, workspace: WorkspaceId) -> WorkspaceRecord | Command | None:
         """What shows that a workspace has run, or is about to; a 503 while nobody can say."""
         if (record := self.workspaces.value(workspace.name)) is not None:

@@ -73,10 +73,6 @@ class HubSettings(CommonSettings, PolicySettings):
     ssh_host_key: str | None = None
     """The gateway's public host key, an OpenSSH line. None: not shown."""
 
-    tls_pin: Annotated[str, Field(pattern=r"^sha256//[A-Za-z0-9+/]{43}=$")] | None = None
-    """Of the public port's certificate where no authority has signed it: the SHA-256 of its public key, as curl takes
-    it. None: authorities vouch for it."""
-
     admin_name: str = "admin"
     """The first admin."""
     open_signup: bool = False

@@ -51,7 +51,8 @@ async def run(settings: ProxySettings) -> None:
 
     @asynccontextmanager
     async def build(runtime: Runtime) -> AsyncIterator[None]:
-        agent = Agent(runtime.bus, settings, maps, api, runtime.clock)
+        pin = (lambda: certificates.pin) if certificates is not None else lambda: None
+        agent = Agent(runtime.bus, settings, maps, api, runtime.clock, tls_pin=pin)
         add_endpoints(runtime.app, agent=agent, maps=maps, api=api)
         runtime.health.require("haproxy", lambda: haproxy.problem)
         runtime.health.require("routes", lambda: maps.problem)

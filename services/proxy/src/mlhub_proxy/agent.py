@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -42,11 +42,20 @@ WORKSPACE, ROUTE = "workspace/", "route/"
 class Agent:
     """Keeps `maps` in step with the bus."""
 
-    def __init__(self, bus: Bus, settings: ProxySettings, maps: Maps, api: RuntimeApi, clock: Clock) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        settings: ProxySettings,
+        maps: Maps,
+        api: RuntimeApi,
+        clock: Clock,
+        *,
+        tls_pin: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._bus, self._settings, self._maps, self._api, self._clock = bus, settings, maps, api, clock
         self._workspaces = bus.start_table(bus.workspaces)
         self._routes = bus.start_table(bus.routes)
-        self._names = Names()
+        self._names, self._tls_pin = Names(), tls_pin
         self._activity = ActivityLog(settings.activity_min_bytes)
         self._reported: dict[str, Activity] = {}
         self.workspaces_revision = self.routes_revision = 0
@@ -61,6 +70,7 @@ class Agent:
             workspaces_revision=self.workspaces_revision,
             routes_revision=self.routes_revision,
             version=_VERSION,
+            tls_pin=self._tls_pin(),
         )
 
     def record(self, name: str) -> WorkspaceRecord | None:

@@ -80,6 +80,8 @@ class ProxyState(_Value):
     """Of the newest workspace record it routes by."""
     routes_revision: int = 0
     version: str = ""
+    tls_pin: str | None = None
+    """`sha256//...` of its certificate's public key, as curl pins it. None: no TLS, or others vouch for it."""
 
 
 class ProxyActivity(_Value):

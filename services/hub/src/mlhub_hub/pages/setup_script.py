@@ -14,7 +14,7 @@ _BODY = Path(__file__).with_name("ssh_setup.sh")
 _INCLUDE = "Include ~/.ssh/mlhub/*.conf"
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=")
+_PINS = re.compile(r"sha256//[A-Za-z0-9+/]{43}=(;sha256//[A-Za-z0-9+/]{43}=)*")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Address:
     url: str
     """Scheme, host and port."""
     pin: str | None
-    """`sha256//...` of the public key of a certificate that no authority has signed. None: the authorities decide."""
+    """`sha256//...`, or several with `;` between, of certificates that no authority has signed. None: authorities
+    decide."""
 
     @property
     def is_secure(self) -> bool:
@@ -54,7 +55,7 @@ def address_of(scheme: str, host: str, *, pin: str | None) -> Address | None:
         return None
     if scheme not in {"http", "https"} or parts.netloc != host or "@" in host or not is_host(name):
         return None
-    return Address(f"{scheme}://{host}", pin if pin and _PIN.fullmatch(pin) else None)
+    return Address(f"{scheme}://{host}", pin if pin and _PINS.fullmatch(pin) else None)
 
 
 def is_host(text: str) -> bool:

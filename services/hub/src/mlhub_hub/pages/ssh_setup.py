@@ -24,7 +24,7 @@ _NEEDS_TLS = "Over this address anybody on the way could change the script: open
 class _Setup(PageHandler):
     def address(self) -> Address:
         """How whoever asks reaches the hub; 400 where that can't be told."""
-        address = address_of(self.request.protocol, self.request.host, pin=self.context.settings.tls_pin)
+        address = address_of(self.request.protocol, self.request.host, pin=self.context.tls_pin())
         if address is None:
             raise web.HTTPError(400, "The hub can't tell by which address you have come.")
         return address

@@ -52,6 +52,11 @@ class Keeper:
             return str(error)
         return None
 
+    @property
+    def pin(self) -> str | None:
+        """Of the certificate that is shown, where nobody else vouches for it."""
+        return self._current.pin if self._current else None
+
     async def prepare(self) -> None:
         """Write the files that HAProxy starts with; before the bus is there, the certificate of the last time."""
         if self._current is None:

@@ -2,9 +2,11 @@
 
 import ipaddress
 import re
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -31,6 +33,8 @@ class Pair:
     names: frozenset[str]
     begins: datetime
     expires: datetime
+    pin: str | None
+    """`sha256//...` of the public key where it is signed by itself. None: by somebody else, who vouches for it."""
 
     def covers(self, names: Iterable[str]) -> bool:
         """Whether it is for all these names and addresses."""
@@ -62,7 +66,8 @@ def read_pair(text: str) -> Pair:
     if len(pem) > _MOST:
         raise Permanent(f"key and certificates are longer than {_MOST} bytes")
     leaf = chain[0]
-    return Pair(pem, leaf.subject.rfc4514_string(), names, leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+    pin = f"sha256//{b64encode(sha256(public).digest()).decode()}" if leaf.issuer == leaf.subject else None
+    return Pair(pem, leaf.subject.rfc4514_string(), names, leaf.not_valid_before_utc, leaf.not_valid_after_utc, pin)
 
 
 def _key(text: str) -> PrivateKeyTypes:
