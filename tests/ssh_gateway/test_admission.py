@@ -1,6 +1,7 @@
 """What strangers may ask of the gateway, on a clock of the test's."""
 
 import asyncio
+import time
 from datetime import timedelta
 from ipaddress import IPv4Network
 
@@ -9,32 +10,31 @@ import pytest
 from mlhub_ssh_gateway.admission import Admission
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def admission(clock: Clock | None = None, **fields: float) -> Admission:
+def admission(**fields: float) -> Admission:
     values = {"handshakes": 4, "handshakes_per_address": 2, "waiting": 8, "rate": 100.0} | fields
     return Admission(
         handshakes=int(values["handshakes"]),
         handshakes_per_address=int(values["handshakes_per_address"]),
         waiting=int(values["waiting"]),
         rate=values["rate"],
-        patience=timedelta(seconds=0.2),
-        clock=clock or Clock(),
+        patience=timedelta(seconds=values.get("patience", 0.2)),
     )
 
 
-def test_an_address_spends_its_rate_and_earns_it_again() -> None:
-    clock = Clock()
-    gate = admission(clock, rate=2)
-    assert [gate.refusal("10.0.0.1") for _ in range(6)] == [None, None, None, None, "rate", "rate"]
-    assert gate.refusal("10.0.0.2") is None
-    clock.now += 1
-    assert [gate.refusal("10.0.0.1") for _ in range(3)] == [None, None, "rate"]
+async def come(gate: Admission, address: str) -> float:
+    """Seconds that one waits for his turn."""
+    began = time.monotonic()
+    async with gate.turn(address):
+        return time.monotonic() - began
+
+
+async def test_an_address_that_comes_too_often_waits_for_its_turn() -> None:
+    gate = admission(rate=5, patience=5)
+    began = time.monotonic()
+    waited = [await come(gate, "10.0.0.1") for _ in range(10)]
+    assert max(waited[:5]) < 0.1
+    assert 0.8 < time.monotonic() - began < 2
+    assert await come(gate, "10.0.0.2") < 0.1
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_programs_in_workspaces_are_refused_whatever_family_their_address_comes_
         ("10.0.0.1", "10.0.0.2", False),
     ],
 )
-def test_what_counts_as_one_address(one: str, other: str, together: bool) -> None:
-    gate = admission(rate=0.5)
-    assert gate.refusal(one) is None
-    assert gate.refusal(other) == ("rate" if together else None)
+async def test_what_counts_as_one_address(one: str, other: str, together: bool) -> None:
+    gate = admission(rate=5, patience=5)
+    await asyncio.gather(*(come(gate, one) for _ in range(5)))
+    assert (await come(gate, other) > 0.1) is together
 
 
 async def test_handshakes_of_one_address_wait_for_each_other_and_not_for_ever() -> None:

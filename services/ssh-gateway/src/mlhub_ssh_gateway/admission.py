@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 _REMEMBERED = 10_000
 """Addresses whose rate is kept; the longest unseen is forgotten first."""
-_BURST = 2.0
+_BURST = 1.0
 """Seconds of its rate that an address may use up at once."""
 _SHARE = 4
 """One address may take this part of the waiting room, so that there is room for others."""
@@ -34,7 +34,11 @@ class _Address:
 
 @dataclass
 class Admission:
-    """Rate per address, handshakes at once per address and in all, and a bounded waiting room."""
+    """Rate per address, handshakes at once per address and in all, and a bounded waiting room.
+
+    Who comes too often waits for his turn, like everybody for whom there is no slot, and is closed at once only when
+    the room, or his address's share of it, is full.
+    """
 
     handshakes: int
     handshakes_per_address: int
@@ -54,7 +58,7 @@ class Admission:
         self._slots = asyncio.Semaphore(self.handshakes)
 
     def refusal(self, address: str) -> str | None:
-        """Why a new connection is closed at once, None if it is not; counts it against its address's rate."""
+        """Why a new connection is closed at once, None if it is not."""
         parsed = parsed_address(address)
         if any(parsed in network for network in self.refused):
             return "network"
@@ -64,7 +68,7 @@ class Admission:
             return "full"
         if own is not None and own.users >= self.handshakes_per_address + max(self.waiting // _SHARE, 1):
             return "address"
-        return None if self._spend(origin) else "rate"
+        return None
 
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[None]:
@@ -74,28 +78,28 @@ class Admission:
         own.users += 1
         self._present += 1
         try:
-            async with asyncio.timeout(self.patience.total_seconds()) as bound, own.slots, self._slots:
-                bound.reschedule(None)
-                yield
+            async with asyncio.timeout(self.patience.total_seconds()) as bound, own.slots:
+                await asyncio.sleep(self._spend(origin))
+                async with self._slots:
+                    bound.reschedule(None)
+                    yield
         finally:
             own.users -= 1
             self._present -= 1
             if not own.users:
                 del self._addresses[origin]
 
-    def _spend(self, origin: str) -> bool:
+    def _spend(self, origin: str) -> float:
+        """Use up one connection of an address's rate; seconds until it may come."""
         now = self.clock()
         most = max(self.rate * _BURST, 1.0)
         bucket = self._buckets.setdefault(origin, _Bucket(most, now))
         self._buckets.move_to_end(origin)
-        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * self.rate)
+        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * self.rate) - 1
         bucket.at = now
         if len(self._buckets) > _REMEMBERED:
             self._buckets.popitem(last=False)
-        if bucket.tokens < 1:
-            return False
-        bucket.tokens -= 1
-        return True
+        return max(-bucket.tokens / self.rate, 0)
 
 
 def parsed_address(address: str) -> IPv4Address | IPv6Address:

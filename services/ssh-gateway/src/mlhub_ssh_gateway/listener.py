@@ -133,6 +133,9 @@ class Listener:
             log.debug("ssh.no_header", proxy=proxy, error=str(error) or type(error).__name__)
             self._refuse(sock, "header")
             return
+        except asyncio.CancelledError:
+            sock.close()
+            raise
         finally:
             self._without_header -= 1
         if origin is None:
@@ -141,8 +144,10 @@ class Listener:
             await self._serve(sock, origin)
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
+        is_waiting = True
         try:
             async with self._admission.turn(address):
+                is_waiting = False
                 connection = await asyncssh.run_server(
                     sock, options=self._options, server_factory=lambda: Client(self._desk, address)
                 )
@@ -154,6 +159,10 @@ class Listener:
             log.debug("ssh.no_login", client=address, error=str(error) or type(error).__name__)
             sock.close()
             return
+        except asyncio.CancelledError:
+            if is_waiting:
+                sock.close()
+            raise
         try:
             await connection.wait_closed()
         finally:

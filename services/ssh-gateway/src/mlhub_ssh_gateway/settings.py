@@ -130,8 +130,8 @@ class SshGatewaySettings(CommonSettings):
     max_waiting: PositiveInt = 512
     """Connections that wait for their turn; more are closed at once."""
 
-    connections_per_second: PositiveFloat = 20
-    """New connections of one address, on the average; more are closed at once."""
+    connections_per_second: PositiveFloat = 10
+    """New connections of one address, on the average; more wait for their turn."""
 
     keepalive: Seconds = timedelta(seconds=30)
     """Between signs of life asked of a client; three without an answer end it."""
