@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -182,18 +183,69 @@ async def test_a_dropped_connection_to_a_port_leaves_nothing_behind(tmp_path: Pa
             listener = await place.gateway.start(NAME, f'exec python3 -c "{listen}"')
             assert listener.stdout is not None
             assert await listener.stdout.readline() == b"1\n"
-            assert await place.inside(RELAYS) == "0\n"
+            assert await place.inside(CARRIERS) == "0\n"
             async with place.connect() as connection:
-                # It is accepted by nobody, and so never closed by the other side either.
-                await connection.open_connection("localhost", 4000)
-                assert await place.inside(RELAYS) == "1\n"
-            await until_async(lambda: says(place, RELAYS, "0\n"))
+                # They are accepted by nobody, and so never closed by the other side either.
+                for _ in range(20):
+                    await connection.open_connection("localhost", 4000)
+                assert await place.inside(CARRIERS) == "1\n", "one for all of them"
+                assert await place.inside(CONNECTIONS) == "20\n"
+            await until_async(lambda: says(place, CONNECTIONS, "0\n"))
             listener.terminate()
             await listener.communicate()
+        await until_async(lambda: says(place, CARRIERS, "0\n"))
 
+
+async def test_a_connection_that_is_slow_holds_up_no_other_and_costs_no_memory(tmp_path: Path) -> None:
+    if (problem := engine_problem(PYTHON_IMAGE)) is not None:
+        pytest.skip(problem)
+    with running_container(PYTHON_IMAGE) as name:
+        async with container_place(tmp_path, name) as place, place.connect() as connection:
+            server = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(FLOOD)}")
+            assert server.stdout is not None
+            assert await server.stdout.readline() == b"1\n"
+            slow, slow_end = await connection.open_connection("localhost", 4001)
+            _, deaf_end = await connection.open_connection("localhost", 4001)
+            deaf_end.write(b"listen to none of this")
+            slow_end.write(b"send")
+            assert await slow.readexactly(1) == b"s"
+            before = resident()
+            deaf_end.write(bytes(4 * MEGABYTE))
+            await asyncio.sleep(1)
+            for _ in range(10):
+                quick, quick_end = await connection.open_connection("localhost", 4001)
+                quick_end.write(b"echo")
+                assert await asyncio.wait_for(quick.readexactly(4), 5) == b"echo"
+                quick_end.close()
+            assert resident() - before < 16 * MEGABYTE
+            assert len(await asyncio.wait_for(slow.read(), 30)) == 50 * MEGABYTE - 1
+            deaf_end.close()
+            server.terminate()
+            await server.communicate()
+
+
+FLOOD = """
+import socket, threading, time
+def serve(connection):
+    match connection.recv(4):
+        case b"send":
+            connection.sendall(b"s" * (50 << 20))
+            connection.close()
+        case b"echo":
+            connection.sendall(b"echo")
+            connection.close()
+        case _:
+            time.sleep(60)
+server = socket.create_server(("127.0.0.1", 4001), backlog=50)
+print(1, flush=True)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
 
 # By what they run: anything else of the endpoint's comes and goes on its own. The brackets keep grep from itself.
-RELAYS = "grep --files-with-matches '[S]ECONDS_TO_CONNECT' /proc/[0-9]*/cmdline | wc -l"
+CARRIERS = "grep --files-with-matches '[S]ECONDS_TO_CONNECT' /proc/[0-9]*/cmdline | wc -l"
+# From the callers' end: those of the listener begin with its port.
+CONNECTIONS = "grep -c '^ *[0-9]*: 0100007F:[0-9A-F]* 0100007F:0FA0 01 ' /proc/net/tcp"
 
 
 async def says(place: Place, line: str, expected: str) -> bool:

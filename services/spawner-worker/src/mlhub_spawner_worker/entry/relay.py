@@ -1,10 +1,9 @@
-"""Joins a connection of the machine it runs on to standard input and output.
+"""Joins a connection that a listener hands out to standard input and output.
 
-Run as a program, handed to an interpreter as text, inside a workspace whose loopback is its own. Its arguments are a
-host and a port to connect to, or the abstract name where a listener hands out a connection. Its first line of output
-comes when it has one: a record separator and its process id, as everything that is entered begins with. When the other
-side sends no more it says on standard error how many bytes have come, and still passes on input: only then has
-everything been said.
+Run as a program, handed to an interpreter as text, inside a workspace whose loopback is its own. Its argument is the
+abstract name of the listener. Its first line of output comes when it has the connection: a record separator and its
+process id, as everything that is entered begins with. When the other side sends no more it says on standard error how
+many bytes have come, and still passes on input: only then has everything been said.
 """
 
 import os
@@ -13,27 +12,13 @@ import sys
 import threading
 
 PIECE = 64 * 1024
-SECONDS_TO_CONNECT = 10
-
-
-def connect(host: str, port: int) -> socket.socket:
-    """A connection to the port, of this machine whichever family it listens on."""
-    if host != "localhost":
-        return socket.create_connection((host, port), timeout=SECONDS_TO_CONNECT)
-    # Not left to the name: hosts files of images may give it one family alone.
-    try:
-        return socket.create_connection(("127.0.0.1", port), timeout=SECONDS_TO_CONNECT)
-    except OSError as error:
-        try:
-            return socket.create_connection(("::1", port), timeout=SECONDS_TO_CONNECT)
-        except OSError:
-            raise error from None
+SECONDS_TO_TAKE = 10
 
 
 def take(name: str) -> socket.socket:
     """The next connection that a listener has."""
     with socket.socket(socket.AF_UNIX) as counter:
-        counter.settimeout(SECONDS_TO_CONNECT)
+        counter.settimeout(SECONDS_TO_TAKE)
         counter.connect("\0" + name)
         _, numbers, *_ = socket.recv_fds(counter, 1, 1)
     if not numbers:
@@ -58,10 +43,10 @@ def send_input(connection: socket.socket) -> None:
         pass  # it reads no more; what it still says, and its end, come the other way
 
 
-def main(where: str, port: str | None = None) -> int:
+def main(name: str) -> int:
     """Until the other side has said all."""
     try:
-        connection = take(where) if port is None else connect(where, int(port))
+        connection = take(name)
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)
         return 1
@@ -85,4 +70,4 @@ def main(where: str, port: str | None = None) -> int:
 
 if __name__ == "__main__":
     # At once: after a reset a thread that still reads standard input is not waited for.
-    os._exit(main(*sys.argv[1:]))
+    os._exit(main(sys.argv[1]))

@@ -22,7 +22,6 @@ from mlhub_spawner_worker.backends.docker.configuration import DockerSettings
 from mlhub_spawner_worker.backends.docker.containers import Containers, Shown
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import Taken
-from mlhub_spawner_worker.backends.docker.exec import ContainerEntry
 from mlhub_spawner_worker.backends.docker.exec_link import Place
 from mlhub_spawner_worker.backends.docker.gate import Gate
 from mlhub_spawner_worker.backends.docker.images import Images
@@ -183,10 +182,7 @@ class DockerBackend:
 
     def session(self, name: str) -> Entry | None:
         """A way into its container."""
-        life = self._lives.running(name)
-        if life is None:
-            return None
-        return ContainerEntry(self.engine, life.container, home=life.home)
+        return self._lives.enter(name)
 
     # Under the workspace's lock
 

@@ -31,11 +31,12 @@ class ContainerEntry:
     def __init__(self, engine: Engine, container: str, *, home: str | None) -> None:
         """Programs start in `home`, if it is there; None: where the image says."""
         self._place, self._home = Place(engine, container), home
+        self._loopback = ContainerLoopback(self._place)
 
     @property
     def loopback(self) -> Loopback:
         """The container's own."""
-        return ContainerLoopback(self._place)
+        return self._loopback
 
     async def run(self, order: Order, client: Client) -> Child:
         """Run a program as the container's user; EntryError if that can't be."""
@@ -97,7 +98,7 @@ class ContainerChild(ExecLink):
     def signal(self, number: Signals) -> None:
         """Send a signal to its group, if it still runs."""
         if not self._has_ended:
-            self._control(self._do(exec_script.kill(number, self._group)))
+            self._control(self._do(exec_script.kill(number, self.group)))
 
     def close(self) -> None:
         """Hang up: what the program left behind on purpose stays, all else of it ends."""
@@ -112,7 +113,7 @@ class ContainerChild(ExecLink):
         if status is None and not self._is_closing:
             # Its streams are lost with the engine, so it is of no use to anybody any more.
             self._client.write(b"the connection to the workspace is lost\r\n", is_error=True)
-            self._control(self._do(exec_script.kill(Signals.SIGHUP, self._group)))
+            self._control(self._do(exec_script.kill(Signals.SIGHUP, self.group)))
         while self._controls:
             await asyncio.wait(self._controls)
         if self.agent is not None:
@@ -134,7 +135,7 @@ class ContainerChild(ExecLink):
         now = asyncio.get_running_loop().time()
         if self._unwanted_since is None:
             self._unwanted_since = now
-            self._control(self._do(exec_script.break_pipe(self._group)))
+            self._control(self._do(exec_script.break_pipe(self.group)))
         elif now - self._unwanted_since > _PIPE_PATIENCE:
             self.close()
         return False
@@ -162,5 +163,5 @@ class ContainerChild(ExecLink):
                 await self._place.do(command)
 
     async def _hang_up(self) -> None:
-        await self._do(exec_script.kill(Signals.SIGHUP, self._group))
+        await self._do(exec_script.kill(Signals.SIGHUP, self.group))
         self.let_go()

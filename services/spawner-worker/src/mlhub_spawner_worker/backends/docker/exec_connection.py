@@ -53,7 +53,7 @@ class ContainerConnection(ExecLink):
         await asyncio.wait([self._work], timeout=_FAREWELL)
         if not self._has_ended:
             with contextlib.suppress(MLHubError):
-                await self._place.do(exec_script.kill(Signals.SIGTERM, self._group))
+                await self._place.do(exec_script.kill(Signals.SIGTERM, self.group))
             self.let_go()
             await self.ended()
         return 0

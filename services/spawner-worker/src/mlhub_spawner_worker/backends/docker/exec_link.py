@@ -58,7 +58,8 @@ class ExecLink:
     def __init__(self, place: Place, exec_: Exec, client: Client, *, has_terminal: bool) -> None:
         self._place, self._exec, self._client, self._has_terminal = place, exec_, client, has_terminal
         self._stream = exec_.start(detach=False)
-        self._group = 0
+        self.group = 0
+        """Of processes, in the container's own numbering."""
         self._preface: list[Message] = []
         self._may_hand_over = asyncio.Event()
         self._input: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -147,7 +148,7 @@ class ExecLink:
             said += message.data
             line, found, rest = said.partition(b"\n")
             if found and line.startswith(MARK):
-                self._group = int(line[len(MARK) :])
+                self.group = int(line[len(MARK) :])
                 self._preface.append(Message(message.stream, rest))
                 return
         errors = b"".join(message.data for message in self._preface)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Self
 
 from mlhub_spawner_worker.backends.docker import exec_script
+from mlhub_spawner_worker.backends.docker.exec_carrier import Carrier
 from mlhub_spawner_worker.backends.docker.exec_connection import ContainerConnection
 from mlhub_spawner_worker.backends.docker.exec_link import Place
 from mlhub_spawner_worker.entry import LOCALHOST, Arrived, Caller, EntryError, Link, Listener
@@ -20,10 +21,16 @@ class ContainerLoopback:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._carrier: Carrier | None = None
+        self._opening = asyncio.Lock()
 
     async def connect(self, port: int, caller: Caller, *, host: str = LOCALHOST) -> Link:
         """Reach a port; EntryError if nothing listens there, or the image lacks what it takes."""
-        return await ContainerConnection.begin(self._place, exec_script.connection(host, str(port)), caller)
+        async with self._opening:
+            if self._carrier is None or not self._carrier.is_open:
+                self._carrier = await Carrier.open(self._place)
+            carrier = self._carrier
+        return await carrier.connect(host, port, caller)
 
     async def listen(self, port: int, arrived: Arrived) -> Listener:
         """Listen on a port; EntryError if it is taken, or the image lacks what it takes."""
@@ -76,7 +83,7 @@ class ContainerListener:
 
 
 async def _take(place: Place, name: str, caller: Caller) -> Link:
-    return await ContainerConnection.begin(place, exec_script.connection(name), caller)
+    return await ContainerConnection.begin(place, exec_script.taking(name), caller)
 
 
 class _Lines:

@@ -7,7 +7,7 @@ process id in the container's own numbering: the engine tells the host's, by whi
 import inspect
 import signal
 
-from mlhub_spawner_worker.entry import Order, Terminal, What, listener, modes, relay, sftp_server
+from mlhub_spawner_worker.entry import Order, Terminal, What, carrier, listener, modes, relay, sftp_server
 
 MARK = b"\x1e"
 """What the first line begins with."""
@@ -91,9 +91,14 @@ def program(order: Order, directory: str | None) -> list[str]:
     return [*_SHELL, script, "mlhub", directory or "", terminal, texts.get(order.what, ""), servers]
 
 
-def connection(*where: str) -> list[str]:
-    """The command of an exec that becomes a connection to a host and port, or takes one from a listener by its name."""
-    return [*_SHELL, _HELPER, "mlhub", inspect.getsource(relay), *where]
+def carrying() -> list[str]:
+    """The command of an exec that carries connections from inside."""
+    return [*_SHELL, _HELPER, "mlhub", inspect.getsource(carrier)]
+
+
+def taking(name: str) -> list[str]:
+    """The command of an exec that takes a connection from the listener of this name."""
+    return [*_SHELL, _HELPER, "mlhub", inspect.getsource(relay), name]
 
 
 def listening(where: int | None, name: str) -> list[str]:

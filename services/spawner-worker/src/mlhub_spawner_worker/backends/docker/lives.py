@@ -16,6 +16,7 @@ from mlhub_spawner_worker.backends.base import Exit, Running
 from mlhub_spawner_worker.backends.docker.containers import Containers, Shown
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.events import EngineEvent
+from mlhub_spawner_worker.backends.docker.exec import ContainerEntry
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,8 @@ class Life:
     """Of the workspace, in the container."""
     home: str | None = None
     """Where people's files are; None: not known."""
+    entry: ContainerEntry | None = None
+    """The way in, once somebody has wanted one."""
     end: asyncio.Future[Exit] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     starved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,6 +110,13 @@ class Lives:
         """Its life if it lives."""
         life = self._by_name.get(name)
         return life if life is not None and not life.end.done() else None
+
+    def enter(self, name: str) -> ContainerEntry | None:
+        """The way into it if it lives, the same one for all who enter."""
+        life = self.running(name)
+        if life is not None and life.entry is None:
+            life.entry = ContainerEntry(self._engine, life.container, home=life.home)
+        return life.entry if life is not None else None
 
     async def wait(self, name: str) -> Exit:
         """Wait for its end; at once if it does not live."""
