@@ -35,6 +35,7 @@ class Keeper:
         self._settings, self._folder, self._api, self._clock = settings, folder, api, clock
         self._mounted = Mounted(settings.cert_dir)
         self._current: Pair | None = None
+        self._beginning = asyncio.Lock()
         self._refused: str | None = None
         self._stale = False
         """HAProxy may show something else than the current one."""
@@ -59,8 +60,7 @@ class Keeper:
 
     async def prepare(self) -> None:
         """Write the files that HAProxy starts with; before the bus is there, the certificate of the last time."""
-        if self._current is None:
-            self._show(await asyncio.to_thread(self._first))
+        await self._begin()
         await asyncio.to_thread(write_whole, self._folder / CERTIFICATE, self._pem())
         await asyncio.to_thread(write_whole, self._folder / CHALLENGES, "")
 
@@ -70,10 +70,9 @@ class Keeper:
 
     async def follow(self, shared: Table[TlsEntry]) -> None:
         """Look at the folder, at what is shared and at the clock, and follow them; until cancelled."""
+        await self._begin()
         with shared.changes() as changes:
             while True:
-                if self._current is None:
-                    self._show(await asyncio.to_thread(self._first))
                 await self._bring(await self._choose(shared))
                 await self._answer(shared)
                 try:
@@ -81,6 +80,11 @@ class Keeper:
                         await anext(changes)
                 except TimeoutError:
                     continue
+
+    async def _begin(self) -> None:
+        async with self._beginning:
+            if self._current is None:
+                self._show(await asyncio.to_thread(self._first))
 
     def _first(self) -> Pair:
         now = self._clock()
@@ -127,13 +131,17 @@ class Keeper:
 
     async def _bring(self, pair: Pair | None) -> None:
         if pair is None or (pair == self._current and not self._stale):
+            self._refused = None
             return
         try:
             await self._api.set_certificate(CERTIFICATE, pair.pem)
         except HAProxyUnavailable as error:
+            log.debug("tls.certificate_not_taken", error=str(error))  # with the next look, when HAProxy is back
+            return
+        except Permanent as error:
             if self._refused != str(error):
                 self._refused = str(error)
-                log.error("tls.certificate_not_taken", error=self._refused)
+                log.error("tls.certificate_refused", error=self._refused)
             return
         self._refused, self._stale = None, False
         self._show(pair)
@@ -146,14 +154,18 @@ class Keeper:
             try:
                 await self._api.swap(CHALLENGES, wanted)
             except (HAProxyUnavailable, Permanent) as error:
-                log.warning("tls.challenges_not_taken", error=str(error))
+                log.debug("tls.challenges_not_taken", error=str(error))
             else:
                 self._challenges = wanted
 
     def _show(self, pair: Pair) -> None:
         if pair != self._current:
             log.info(
-                "tls.certificate", subject=pair.subject, names=sorted(pair.names), expires=pair.expires.isoformat()
+                "tls.certificate",
+                subject=pair.subject,
+                names=sorted(pair.names),
+                expires=pair.expires.isoformat(),
+                fingerprint=pair.fingerprint,
             )
         self._current = pair
         metrics.CERTIFICATE_EXPIRES.set(pair.expires.timestamp())

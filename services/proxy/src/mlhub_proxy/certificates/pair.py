@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from mlhub_shared.errors import Permanent
@@ -33,6 +34,8 @@ class Pair:
     names: frozenset[str]
     begins: datetime
     expires: datetime
+    fingerprint: str
+    """SHA-256, as browsers show it."""
     pin: str | None
     """`sha256//...` of the public key where it is signed by itself. None: by somebody else, who vouches for it."""
 
@@ -67,7 +70,15 @@ def read_pair(text: str) -> Pair:
         raise Permanent(f"key and certificates are longer than {_MOST} bytes")
     leaf = chain[0]
     pin = f"sha256//{b64encode(sha256(public).digest()).decode()}" if leaf.issuer == leaf.subject else None
-    return Pair(pem, leaf.subject.rfc4514_string(), names, leaf.not_valid_before_utc, leaf.not_valid_after_utc, pin)
+    return Pair(
+        pem,
+        subject=leaf.subject.rfc4514_string(),
+        names=names,
+        begins=leaf.not_valid_before_utc,
+        expires=leaf.not_valid_after_utc,
+        fingerprint=leaf.fingerprint(SHA256()).hex(":").upper(),
+        pin=pin,
+    )
 
 
 def _key(text: str) -> PrivateKeyTypes:
