@@ -1,11 +1,14 @@
 """Who gets in, and that nobody learns why not."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import asyncssh
 import pytest
 
 from mlhub_shared.contracts.services import ssh_key_key
+from mlhub_ssh_gateway.keys import load_or_make
 from tests.ssh_gateway.place import Place
 from tests.support.hub_api import ScriptedHub
 from tests.support.openssh import OpenSsh, Ran, execute
@@ -178,3 +181,16 @@ async def test_both_keys_are_kept_over_a_restart(quiet_place: Place) -> None:
             seen.append([(path.read_bytes(), public_file(path)) for path in files])
     assert seen[0] == seen[1]
     assert quiet_place.settings.host_key_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_gateways_that_start_together_come_to_have_one_key(tmp_path: Path) -> None:
+    path, gate = tmp_path / "keys" / "host_key", Barrier(8)
+
+    def load() -> str:
+        gate.wait(20)
+        return load_or_make(path).get_fingerprint()
+
+    with ThreadPoolExecutor(8) as pool:
+        keys = {future.result() for future in [pool.submit(load) for _ in range(8)]}
+    assert len(keys) == 1
+    assert sorted(file.name for file in path.parent.iterdir()) == ["host_key", "host_key.pub"]

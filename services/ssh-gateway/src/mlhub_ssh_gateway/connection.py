@@ -13,6 +13,7 @@ from mlhub_ssh_gateway.access import KEY, TOKEN, WORKSPACE_KEY, Denial, Doorkeep
 from mlhub_ssh_gateway.destinations import Pattern
 from mlhub_ssh_gateway.forwarding import prohibited
 from mlhub_ssh_gateway.lockout import Lockout
+from mlhub_ssh_gateway.lean import LeanConnection
 from mlhub_ssh_gateway.metrics import FORWARDS_REFUSED, LOCKED, LOGINS
 from mlhub_ssh_gateway.neighbours import Neighbours
 from mlhub_ssh_gateway.refusals import Refusals
@@ -228,7 +229,7 @@ class Client(asyncssh.SSHServer):
         return self._way, self._session
 
 
-class ProvingConnection(asyncssh.SSHServerConnection):
+class ProvingConnection(LeanConnection, asyncssh.SSHServerConnection):
     """A connection that tells its client when a key has been proved, not merely offered.
 
     Whoever proves a key that may not enter is refused then, just like everybody else.

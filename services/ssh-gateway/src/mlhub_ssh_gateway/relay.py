@@ -21,6 +21,8 @@ _NO_WAY = 255
 """What ssh itself ends with when there is no connection."""
 _INTERRUPTED = 130
 _CTRL_C = b"\x03"
+_PACKET = 128 * 1024
+"""Bytes of output that a worker may send at once; OpenSSH itself takes 32 KiB."""
 _MOST_EARLY = 64 * 1024
 """Bytes typed ahead that are kept for a terminal's program while the workspace starts."""
 
@@ -203,6 +205,7 @@ class Down(asyncssh.SSHServerSession[bytes]):
             term_size=self._channel.get_terminal_size(),
             term_modes=self._channel.get_terminal_modes(),
             encoding=None,
+            max_pktsize=_PACKET,
         )
         self._connect(cast(Up, up))
         if not waited:

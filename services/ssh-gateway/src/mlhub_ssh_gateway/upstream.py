@@ -11,6 +11,7 @@ from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.queries import AttachAddress
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import Permanent, Temporary
+from mlhub_ssh_gateway.lean import LeanClient
 from mlhub_ssh_gateway.quiet import Quiet
 from mlhub_ssh_gateway.resolver import Resolver
 from mlhub_ssh_gateway.sessions import Session
@@ -37,6 +38,7 @@ class Dialler:
             return await asyncssh.connect(
                 attach.host,
                 attach.port,
+                client_factory=LeanClient,
                 username=workspace.name,
                 client_keys=[self.key],
                 known_hosts=([asyncssh.import_public_key(attach.host_key)], [], []),
