@@ -90,14 +90,14 @@ class RuntimeApi:
     async def set_certificate(self, name: str, pem: str) -> None:
         """Show another certificate to who connects from now on; `pem` has no empty line.
 
-        HAProxyUnavailable if it is refused; nothing has changed then.
+        Permanent if it is refused; nothing has changed then.
         """
         answers = [await self._ask(f"set ssl cert {word(name)} <<\n{pem.strip()}\n")]
         if "Transaction" in answers[0]:
             answers.append(await self._ask(f"commit ssl cert {word(name)}"))
         if "Success!" not in answers[-1]:
             await self._ask(f"abort ssl cert {word(name)}")
-            raise HAProxyUnavailable(f"HAProxy refused the certificate: {' '.join(answers[-1].split())[:200]}")
+            raise Permanent(f"HAProxy refused the certificate: {' '.join(answers[-1].split())[:200]}")
 
     async def counters(self) -> dict[str, Counter]:
         """Bytes and open connections by workspace name."""
