@@ -207,8 +207,8 @@ async def test_another_users_session_does_not_open_a_workspace(house: House) -> 
         assert refusal.value.status == 403
         # Nor does the cookie of the own workspace, sent to another one.
         assert (await browser.visit(f"{own}tools/{TOOL}/")).status_code == 200
-        answer = await house.ask(f"{prefix}tools/{TOOL}/", Cookie=browser.cookie(f"{own}tools/"))
-        assert answer.status == 401
+        borrowed = await house.ask(f"{prefix}tools/{TOOL}/", Cookie=browser.cookie(f"{own}tools/"))
+        assert borrowed.status == 401
     (event,) = await house.events("ws-victim-test-shut", EventKind.ACCESS_DENIED, count=1)
     assert event.requester == "user:intruder"
 

@@ -58,8 +58,7 @@ async def test_without_the_agent_tools_are_closed_and_workspaces_are_not(house: 
     process.send_signal(number)
     try:
         await asyncio.sleep(STALE)
-        for closed in (path, f"{own}tools/vnc/"):
-            answer = await house.ask(closed, token)
+        for answer in await asyncio.gather(*(house.ask(closed, token) for closed in (path, f"{own}tools/vnc/"))):
             assert answer.status == 503
             assert b"Tools are closed for a moment" in answer.body
         assert (await house.ask(prefix)).said["name"] == "workspace"

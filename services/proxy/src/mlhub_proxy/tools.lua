@@ -4,7 +4,7 @@
 
 local SESSION = "mlhub-tools"
 local MOST = 10000      -- answers remembered by each thread
-local PATIENCE = 8000   -- ms that the agent gets
+local PATIENCE = 6000   -- ms that the agent gets; four times as long if it does not even take the question
 local HARMLESS = { GET = true, HEAD = true, OPTIONS = true }
 
 local let_in, remembered = {}, 0

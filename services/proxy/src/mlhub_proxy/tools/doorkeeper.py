@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -22,6 +23,8 @@ from mlhub_shared.errors import MLHubError, Permanent, Temporary
 
 _KEPT, _KEPT_UNKNOWN = 5.0, 1.0
 """Seconds that a yes of the hub holds, and that a token stays unknown."""
+_WORKERS_TIME = timedelta(seconds=2)
+"""With the hub's it must be less than HAProxy waits."""
 _MOST = 10_000
 _LOWEST, _HIGHEST = 1024, 65535
 _LONGEST_WAY = 2000
@@ -159,7 +162,7 @@ class Doorkeeper:
 
     async def _open(self, wanted: _PortOf) -> Endpoint:
         query = OpenPort(workspace=wanted.workspace, port=wanted.port)
-        endpoint = await self._bus.ask(OPEN_PORT, query, Endpoint, node=wanted.node)
+        endpoint = await self._bus.ask(OPEN_PORT, query, Endpoint, node=wanted.node, timeout=_WORKERS_TIME)
         address(endpoint)
         return endpoint
 
