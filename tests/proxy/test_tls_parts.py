@@ -133,8 +133,8 @@ def test_a_wildcard_covers_one_level_below() -> None:
 def test_our_own_serves_until_a_month_before_its_end_and_for_the_names_that_are_set() -> None:
     settings = ProxySettings(tls_names=("hub.example",))
     own = make_own(settings, NOW)
-    assert still_serves(own, settings, NOW + timedelta(days=366))
-    assert not still_serves(own, settings, NOW + timedelta(days=368))
+    assert still_serves(own, settings, NOW + timedelta(days=334))
+    assert not still_serves(own, settings, NOW + timedelta(days=336))
     assert not still_serves(own, ProxySettings(tls_names=("other.example",)), NOW)
     foreign = make("hub.example")
     assert not still_serves(read_pair(foreign.key + foreign.certificate), settings, NOW)

@@ -18,8 +18,8 @@ from mlhub_proxy.settings import Network, ProxySettings
 
 SUBJECT = "CN=ML Hub\\, signed by itself"
 
-_VALID = timedelta(days=397)
-"""Browsers take none that is valid for longer."""
+_VALID = timedelta(days=365)
+"""The longest that Mozilla's guide allows."""
 _RENEWED = timedelta(days=30)
 """So long before its end another one takes its place."""
 _SLOW_CLOCKS = timedelta(hours=1)
