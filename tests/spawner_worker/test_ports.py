@@ -15,7 +15,8 @@ from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceSecrets
 from mlhub_shared.errors import NotFound, Permanent
 from mlhub_spawner_worker.backends.base import Backend, Job
-from mlhub_spawner_worker.backends.docker import DockerBackend
+from mlhub_spawner_worker.backends.docker import DockerBackend, ReachSettings
+from mlhub_spawner_worker.backends.docker.configuration import Reach
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
 from mlhub_spawner_worker.entry import Child, Order, What
 from mlhub_spawner_worker.ports import WorkspacePorts
@@ -128,12 +129,15 @@ async def process(folder: Path) -> AsyncIterator[Site]:
 
 
 @contextlib.asynccontextmanager
-async def docker(folder: Path, image: str = PYTHON_IMAGE, idle: float = 60) -> AsyncIterator[Site]:
+async def docker(
+    folder: Path, image: str = PYTHON_IMAGE, idle: float = 60, reach: Reach = "host"
+) -> AsyncIterator[Site]:
     if (problem := engine_problem(image)) is not None:
         pytest.skip(problem)
     async with deployment(HUB):
         wanted = profile(image=image, command=SLEEP, home="/tmp")
-        async with watched(docker_backend(folder, HUB, profiles=(wanted,)), own=True, idle=idle) as site:
+        backend = docker_backend(folder, HUB, profiles=(wanted,), reach=ReachSettings(reach=reach))
+        async with watched(backend, own=True, idle=idle) as site:
             yield site
 
 
@@ -239,6 +243,31 @@ async def test_a_containers_own_address_is_preferred_and_its_loopback_is_relayed
     await containers.listen(name, f"{EVERYWHERE}/7001", "127.0.0.1/7002")
     assert (await containers.ports.open(name, 7001)).host == running.endpoint.host
     assert (await containers.ports.open(name, 7002)).host == "127.0.0.1"
+
+
+async def test_a_proxy_on_another_host_is_always_sent_to_the_worker(tmp_path: Path) -> None:
+    async with docker(tmp_path, reach="published") as site:
+        name = await site.start()
+        await site.listen(name, f"{EVERYWHERE}/7001")
+        endpoint = await site.ports.open(name, 7001)
+        assert endpoint.host == "127.0.0.1"
+        assert await asked(endpoint) == b"hello proxy"
+
+
+async def test_after_a_restart_nothing_of_before_is_told(site: Site) -> None:
+    name, port = await site.start(), free_port()
+    await site.listen(name, f"127.0.0.1/{port}")
+    await site.ports.open(name, port)
+    entry = site.backend.session(name)
+    assert entry == site.backend.session(name)
+    await site.backend.stop(name, grace=timedelta(0))
+    with pytest.raises(NotFound, match="not running"):
+        await site.ports.open(name, port)
+    await site.start()
+    assert entry != site.backend.session(name)
+    assert await site.ports.listed(name) == []
+    with pytest.raises(NotFound):
+        await site.ports.open(name, port)
 
 
 async def test_a_relay_ends_with_its_workspace_and_what_goes_through_it(containers: Site) -> None:

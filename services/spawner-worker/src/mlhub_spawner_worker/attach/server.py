@@ -13,6 +13,7 @@ import structlog
 from mlhub_shared.contracts.queries import AttachAddress
 from mlhub_spawner_worker.attach.forward import Forward
 from mlhub_spawner_worker.attach.host_key import load_or_make, public_line
+from mlhub_spawner_worker.attach.lean import LeanConnection
 from mlhub_spawner_worker.attach.listening import Listening
 from mlhub_spawner_worker.attach.session import EowChannel, Session
 from mlhub_spawner_worker.entry import LOCALHOST, Entry, Loopback
@@ -122,6 +123,8 @@ class _Server(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Keep the connection to close it with the server."""
         self._connection = conn
+        # There is no public way to another class of connection.
+        conn.__class__ = LeanConnection
         self._open.connections.add(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:

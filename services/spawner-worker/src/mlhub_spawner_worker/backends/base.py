@@ -159,4 +159,4 @@ class Backend(Protocol):
         """The ports that its programs listen on, in order, but for its own; none if it does not run."""
 
     def session(self, name: str) -> Entry | None:
-        """How to enter it; None if it does not run."""
+        """How to enter it, the same until it is started anew; None if it does not run."""

@@ -22,7 +22,7 @@ class LocalEntry:
     cwd: Path
     environment: dict[str, str] = field(repr=False)
     """The whole environment; nothing of the worker's own is added."""
-    enter_cgroup: Callable[[int], None] | None = None
+    enter_cgroup: Callable[[int], None] | None = field(default=None, compare=False)
     """Called with its own pid in each new child before it becomes the program: keep it to a write or a system call."""
     loopback: Loopback | None = None
 
