@@ -8,6 +8,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
+from mlhub_shared.contracts.queries import LIST_PORTS, ListPorts, Port, Ports
+from mlhub_shared.contracts.services import OpenSession
 from mlhub_shared.contracts.workspace import Phase, Reason
 from tests.hub.conftest import Stage, make_stage
 from tests.hub.images import images_environment
@@ -16,6 +18,8 @@ from tests.hub.pages.conftest import PASSWORD, approved, now
 from tests.hub.pages.test_pages import Active
 from tests.hub.web import WebSession
 from tests.support.hub_process import ADMIN_PASSWORD
+from tests.support.makers import workspace
+from tests.support.scripted_worker import NODE
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -70,8 +74,30 @@ async def test_no_page_runs_what_somebody_wrote(stage: Stage, admin: WebSession)
     options = {"image": IMAGE, "display_name": TITLE, "env": {"A": TEXT}, "secret_env": {"B": TEXT}}
     await stage.api("POST", f"/users/{NAME}/servers/evil", {"user_options": options}, expect=202)
     await stage.until_ready(NAME, "evil")
+    await hostile_programs(stage)
     seen = await look_everywhere(stage)
     assert {"Ready", "Failed", "Preparing"} <= seen, seen
+
+
+async def hostile_programs(stage: Stage) -> None:
+    """What comes from inside workspaces and from clients, too."""
+
+    async def ports(query: ListPorts) -> Ports:
+        return Ports(ports=[Port(port=8000, program=TEXT)])
+
+    await stage.bus.answer(LIST_PORTS, ListPorts, ports, node=NODE)
+    for requester in (f"user:{NAME}", f"user:{TEXT}", f"service:{TEXT}"):
+        session = OpenSession(
+            id=f"s{len(requester)}",
+            gateway="gateway1",
+            requester=requester,
+            workspace=workspace(NAME, "evil"),
+            client=TEXT,
+            method=TEXT,
+            fingerprint=TEXT,
+            opened_at=now(),
+        )
+        await stage.bus.sessions.put(session.id, session, ttl=timedelta(minutes=10))
 
 
 async def look_everywhere(stage: Stage) -> set[str]:
@@ -87,6 +113,8 @@ async def look_everywhere(stage: Stage) -> set[str]:
             f"spawn/{NAME}/evil",
             f"spawn-pending/{NAME}/evil",
             f"workspaces/ssh?{about}",
+            f"workspaces/tools?{about}",
+            "sessions",
             f"workspaces/confirm-update?{about}",
             f"workspaces/confirm-delete?{about}",
             f"spawn/{NAME}/evil?opt-image={TEXT}",
@@ -101,7 +129,7 @@ async def look_everywhere(stage: Stage) -> set[str]:
                 spec = stage.worker.spawns_of(KEY)[-1].spec.model_copy(update={"image": TEXT, "profile": TEXT})
                 message = f"Pulling image {TEXT}"
                 await stage.worker.move(KEY, phase, message=message, progress=20, expires_at=ends, spec=spec)
-            shown = theirs if phase is Phase.FAILED else theirs[:4]
+            shown = theirs if phase is not Phase.PREPARING else theirs[:4]
             for someone in (user, boss):
                 pages = shown + (["nodes", "approvals", "admin"] if someone is boss else ["account"])
                 for path in pages:
