@@ -396,3 +396,9 @@ async def is_refused(place: Place, port: int) -> bool:
 
 async def says(place: Place, line: str, expected: str) -> bool:
     return await place.inside(line) == expected
+
+
+async def test_nothing_is_sent_but_what_is_said(local: Place) -> None:
+    ran = await local.gateway.run(NAME, "echo hello", options=("-o", "LogLevel=DEBUG3"))
+    assert "debug1: Exit status 0" in ran.stderr
+    assert "Received SSH2_MSG_IGNORE" not in ran.stderr

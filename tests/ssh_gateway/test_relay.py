@@ -193,3 +193,10 @@ async def is_closed(port: int) -> bool:
 
 async def key_of(place: Place, user: str) -> asyncssh.SSHKey:
     return (await place.client(user)).key
+
+
+async def test_nothing_is_sent_but_what_is_said(place: Place) -> None:
+    alice = await place.client("alice")
+    ran = await alice.run("alice", "echo hello", options=("-o", "LogLevel=DEBUG3"))
+    assert "debug1: Exit status 0" in ran.stderr
+    assert "Received SSH2_MSG_IGNORE" not in ran.stderr

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import asyncssh
 import structlog
@@ -12,8 +12,8 @@ from mlhub_ssh_gateway import forwarding
 from mlhub_ssh_gateway.access import KEY, TOKEN, WORKSPACE_KEY, Denial, Doorkeeper, Login
 from mlhub_ssh_gateway.destinations import Pattern
 from mlhub_ssh_gateway.forwarding import prohibited
-from mlhub_ssh_gateway.lockout import Lockout
 from mlhub_ssh_gateway.lean import LeanConnection
+from mlhub_ssh_gateway.lockout import Lockout
 from mlhub_ssh_gateway.metrics import FORWARDS_REFUSED, LOCKED, LOGINS
 from mlhub_ssh_gateway.neighbours import Neighbours
 from mlhub_ssh_gateway.refusals import Refusals
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _MOST_PASSWORDS = 3
 _MOST_OFFERS = 60
 """Keys that one connection may offer, and signatures; an agent may hold several."""
+
+_OWN_SSH_ONLY = "this key is for connections to the workspace's own SSH server"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Client(asyncssh.SSHServer):
         self._result: str | None = None
         """How the last attempt to log in ended, as the metrics name it."""
         self._candidate: Login | None = None
+        self._login: Login | None = None
         self._session: Session | None = None
         self._way: Way | None = None
         self._downs: weakref.WeakSet[Down] = weakref.WeakSet()
@@ -73,7 +76,7 @@ class Client(asyncssh.SSHServer):
             self._way.close()
         if self._session is not None:
             self._desk.sessions.close(self._session)
-        elif self._result is not None:
+        elif self._login is None and self._result is not None:
             LOGINS.labels(result=self._result).inc()
             # Never the login name: people type passwords there too.
             workspace = self._desk.doorkeeper.existing(self._login_name)
@@ -129,20 +132,19 @@ class Client(asyncssh.SSHServer):
     def auth_completed(self) -> None:
         """The candidate is in; what is still being decided comes too late."""
         login = self._candidate
-        if login is None or self._session is not None:
+        if login is None or self._login is not None:
             self._connection.abort()
             return
         LOGINS.labels(result="accepted").inc()
         log.info("login.accepted", client=self._address, user=login.requester, workspace=login.workspace.name)
-        self._session = self._desk.sessions.open(login, self._address, self.dismiss)
-        self._way = Way(self._session, self._desk.doors)
+        self._login = login
         self._desk.clients.add(self)
+        if login.method != WORKSPACE_KEY:
+            self._begin(login)
 
     def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], Down]:
         """A shell, a command or a subsystem."""
-        way, session = self._require_login()
-        if session.login.method == WORKSPACE_KEY:
-            raise prohibited("this key is for connections to the workspace's own SSH server")
+        way, session = self._require_session()
         channel: asyncssh.SSHServerChannel[bytes] = self._connection.create_server_channel(encoding=None)
         # There is no public way to another class of channel.
         channel.__class__ = EowChannel
@@ -154,16 +156,13 @@ class Client(asyncssh.SSHServer):
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
         """A port of the workspace for the client."""
-        way, session = self._require_login()
-        return self._forward(way, session, dest_host, dest_port)
+        return self._forward(self._require_login(), dest_host, dest_port)
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool | Awaitable[asyncssh.SSHListener | bool]:
         """A port of the client for the workspace."""
         try:
-            way, session = self._require_login()
+            way, session = self._require_session()
         except asyncssh.ChannelOpenError:
-            return False
-        if session.login.method == WORKSPACE_KEY:
             return False
         return forwarding.listen(self._connection, way, session, listen_host, listen_port)
 
@@ -173,21 +172,32 @@ class Client(asyncssh.SSHServer):
             down.dismiss(sentence)
         self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, sentence)
 
-    async def _forward(self, way: Way, session: Session, host: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
-        login, neighbours = session.login, self._desk.neighbours
+    async def _forward(self, login: Login, host: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
         try:
-            if login.method != WORKSPACE_KEY:
-                return await forwarding.connect(way, session, host, port, outward=self._desk.outward)
-            endpoint = neighbours.shown_by(login, host, port)
-            if endpoint is None:
-                raise prohibited("this key is for connections to the workspace's own SSH server")
-            return await forwarding.straight(session, endpoint)
+            if login.method == WORKSPACE_KEY:
+                return await self._forward_straight(login, host, port)
+            return await forwarding.connect(*self._require_session(), host, port, outward=self._desk.outward)
         except asyncssh.ChannelOpenError as error:
             if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
                 FORWARDS_REFUSED.inc()
-                if (other := neighbours.named(host)) is not None and other != login.workspace:
+                if (other := self._desk.neighbours.named(host)) is not None and other != login.workspace:
                     self._deny(Denial(login.requester, other, login.method, login.fingerprint))
             raise
+
+    async def _forward_straight(self, login: Login, host: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
+        found = self._desk.neighbours.shown_by(login, host, port)
+        if found is None:
+            raise prohibited(_OWN_SSH_ONLY)
+        workspace, endpoint = found
+        session = self._session or self._begin(replace(login, requester=f"user:{workspace.user}", workspace=workspace))
+        if session.login.workspace != workspace:
+            raise prohibited("this connection is for another workspace already")
+        return await forwarding.straight(session, endpoint)
+
+    def _begin(self, login: Login) -> Session:
+        self._session = self._desk.sessions.open(login, self._address, self.dismiss)
+        self._way = Way(self._session, self._desk.doors)
+        return self._session
 
     async def _look_at(self, username: str, token: str) -> Login | Denial | None:
         decision = await self._desk.doorkeeper.by_token(username, token)
@@ -220,12 +230,18 @@ class Client(asyncssh.SSHServer):
     def _turn_away(self) -> None:
         self._connection.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
 
-    def _require_login(self) -> tuple[Way, Session]:
-        if self._way is None or self._session is None:
+    def _require_login(self) -> Login:
+        if self._login is None:
             raise prohibited("log in first")
         # A connection may be held for days; what is opened over it needs a key that is good today.
-        if not self._desk.doorkeeper.has_key(self._session.login):
+        if not self._desk.doorkeeper.has_key(self._session.login if self._session else self._login):
             raise prohibited("this key does not log in any more")
+        return self._login
+
+    def _require_session(self) -> tuple[Way, Session]:
+        login = self._require_login()
+        if login.method == WORKSPACE_KEY or self._way is None or self._session is None:
+            raise prohibited(_OWN_SSH_ONLY)
         return self._way, self._session
 
 
