@@ -1,7 +1,9 @@
 """Where keys were last used, and databases that an earlier hub has made."""
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from mlhub_hub.auth.keys import add_key, keys_of, note_use
 from mlhub_hub.auth.ssh_keys import PublicKey, parse
 from mlhub_hub.auth.tables import create_tables
 from mlhub_shared.contracts.events import Event, EventKind
+from mlhub_shared.contracts.subjects import NO_WORKSPACE
 from tests.hub.conftest import Stage, make_stage
 from tests.hub.web import WebSession
 from tests.support.hub_process import ADMIN_PASSWORD
@@ -24,6 +27,8 @@ from tests.support.waiting import until_async
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+PASSWORD = 'c.DummyAuthenticator.password = "right"\n'
 
 OLD_TABLE = """
 CREATE TABLE mlhub_ssh_keys (
@@ -117,7 +122,7 @@ async def test_the_page_says_when_and_from_where_a_key_was_last_used(
 async def elsewhere(tmp_path: Path) -> AsyncIterator[Stage]:
     """A hub with an authenticator of JupyterHub's."""
     config = tmp_path / "config.py"
-    config.write_text('c.JupyterHub.authenticator_class = "dummy"\nc.Authenticator.allow_all = True\n')
+    config.write_text('c.JupyterHub.authenticator_class = "dummy"\nc.Authenticator.allow_all = True\n' + PASSWORD)
     async for made in make_stage(tmp_path / "stage", MLHUB_HUB_USER_CONFIG=str(config)):
         yield made
 
@@ -132,9 +137,18 @@ async def until_key_is_of(stage: Stage, *users: str) -> None:
     await until_async(is_theirs, within=20)
 
 
+async def test_wrong_passwords_of_another_authenticator_are_told_too(elsewhere: Stage) -> None:
+    web = WebSession(elsewhere.hub.url, address="198.51.100.3")
+    assert (await web.login("zoe", "wrong")).status_code == 403
+    async with asyncio.timeout(30), aclosing(elsewhere.bus.replay(NO_WORKSPACE, since=NOW)) as replay:
+        event = await anext(event async for event in replay if event.kind is EventKind.LOGIN_REFUSED)
+    assert (event.user, event.detail["client"], event.detail["how"]) == (None, "198.51.100.3", "password")
+    await web.close()
+
+
 async def test_keys_go_and_move_with_a_user_of_another_authenticator_at_once(elsewhere: Stage, tmp_path: Path) -> None:
     web = WebSession(elsewhere.hub.url)
-    assert (await web.login("zoe", "")).status_code == 302
+    assert (await web.login("zoe", "right")).status_code == 302
     await web.post("ssh-keys", action="add", public_key=a_key(tmp_path))
     await until_key_is_of(elsewhere, "zoe")
     await elsewhere.api("PATCH", "/users/zoe", {"name": "yan"}, expect=200)

@@ -78,6 +78,21 @@ async def test_tools_of_the_image_are_offered_where_it_has_them(
         assert f'href="/user/alice/gpu1/tools/{tool}/"' in page
 
 
+async def test_an_image_with_an_ssh_server_of_its_own_leads_to_its_own_set_up(stage: Stage, alice: WebSession) -> None:
+    name = "ws-alice-test-gpu1"
+    link = "/user/alice/gpu1/tooling/ssh/setup-script?host=127.0.0.1&amp;port=2222&amp;download=true"
+    assert "tooling/ssh" not in (await alice.get("workspaces/ssh", user="alice", server="gpu1")).text
+    spec = stage.worker.spawns_of(name)[-1].spec
+    await stage.worker.move(name, Phase.READY, spec=spec.model_copy(update={"own_ssh": True}))
+    assert link in (await alice.get("workspaces/ssh", user="alice", server="gpu1")).text
+    # By the host that people come by, where the settings know but this machine.
+    alice.http.headers["Host"] = "hub.example.org"
+    page = (await alice.get("workspaces/ssh", user="alice", server="gpu1")).text
+    del alice.http.headers["Host"]
+    assert "ssh -p 2222 alice--gpu1@hub.example.org" in page
+    assert "host=hub.example.org&amp;" in page
+
+
 async def test_a_worker_that_does_not_answer_and_a_workspace_that_is_stopped_are_said(
     stage: Stage, alice: WebSession, worker: Worker
 ) -> None:

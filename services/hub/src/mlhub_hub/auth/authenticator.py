@@ -12,13 +12,13 @@ from tornado import web
 from traitlets import Bool, Integer
 
 from mlhub_hub.auth import accounts, names
-from mlhub_hub.auth.announce import announce, announce_event
+from mlhub_hub.auth.announce import announce
 from mlhub_hub.auth.key_projection import wake_projection
 from mlhub_hub.auth.lockout import Limits, network_of
 from mlhub_hub.auth.passwords import Passwords, TooBusy, is_outdated
-from mlhub_hub.auth.refusals import Refusals
+from mlhub_hub.auth.refusals import note_refusal
 from mlhub_hub.auth.tables import Approval
-from mlhub_shared.contracts.events import Event, EventKind
+from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.runtime.clock import utc_now
 
 _ADDRESS_FACTOR = 10
@@ -53,7 +53,6 @@ class SignUpAuthenticator(Authenticator):
         super().__init__(**kwargs)
         self.passwords = Passwords()
         self.clock = utc_now
-        self._refusals = Refusals(self._tell)
 
     @property
     def _db(self) -> Session:
@@ -102,7 +101,7 @@ class SignUpAuthenticator(Authenticator):
         if matches:
             accounts.clear_failures(self._db, next(iter(limits)))
             return True
-        self._refusals.note(name if account else None, _address(handler), how="password")
+        note_refusal(handler.settings, name if account else None, _address(handler), how="password")
         if accounts.count_failure(self._db, limits, self.clock()):
             announce(handler.settings, EventKind.USER_LOCKED_OUT, name, by=name, address=_address(handler))
         return False
@@ -157,10 +156,6 @@ class SignUpAuthenticator(Authenticator):
             # The password may have been changed meanwhile.
             if account is not None and account.password_hash == outdated:
                 accounts.set_password(self._db, name, renewed)
-
-    def _tell(self, event: Event) -> None:
-        app: Any = self.parent
-        announce_event(app.tornado_settings, event)
 
     def _refuse_while_locked(self, limits: dict[str, Limits], why: str) -> None:
         if seconds := accounts.seconds_locked(self._db, list(limits), self.clock()):

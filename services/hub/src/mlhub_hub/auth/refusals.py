@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
+from mlhub_hub.auth.announce import announce_event
 from mlhub_hub.auth.lockout import network_of
 from mlhub_shared.contracts.events import Detail, Event, EventKind
+
+_SETTINGS_KEY = "mlhub_refusals"
 
 _TOGETHER = timedelta(minutes=1)
 _MOST = 1000
@@ -47,6 +51,13 @@ class Refusals:
         count = self._counts.pop(key)
         if count.attempts:
             self._tell(_event(user if key is not _REST else None, count.address, how, attempts=count.attempts))
+
+
+def note_refusal(settings: dict[str, object], user: str | None, address: str, *, how: str) -> None:
+    """Count a failed login; `settings` are the web application's. See `Refusals.note`."""
+    refusals = settings.setdefault(_SETTINGS_KEY, Refusals(partial(announce_event, settings)))
+    assert isinstance(refusals, Refusals)  # noqa: S101
+    refusals.note(user, address, how=how)
 
 
 def _event(user: str | None, address: str, how: str, *, attempts: int) -> Event:

@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.handlers.login import LoginHandler
 from jupyterhub.scopes import needs_scope
+from jupyterhub.user import User
 from tornado import web
 
 from mlhub_hub.auth import accounts, first_admin, names, passwords
 from mlhub_hub.auth.announce import announce
+from mlhub_hub.auth.authenticator import SignUpAuthenticator
 from mlhub_hub.auth.key_projection import wake_projection
 from mlhub_hub.auth.passwords import TooBusy
+from mlhub_hub.auth.refusals import note_refusal
 from mlhub_hub.auth.tables import Account, Approval
 from mlhub_hub.pages.base import PageHandler
 from mlhub_shared.contracts.events import EventKind
@@ -31,6 +35,15 @@ def wrong_passwords(password: str, again: str, name: str) -> dict[str, str]:
 
 class LoginPage(PageHandler, LoginHandler):
     """JupyterHub's login under the policy of our pages."""
+
+    async def login_user(self, data: dict[str, Any] | None = None) -> User | None:
+        """Whoever proves to be him; a failure is told, whichever authenticator found it."""
+        user: User | None = await super().login_user(data)
+        if user is None and data is not None and not isinstance(self.authenticator, SignUpAuthenticator):
+            name = self.authenticator.normalize_username(str(data.get("username", "")))
+            known = name if self.find_user(name) is not None else None
+            note_refusal(self.settings, known, str(self.request.remote_ip), how="password")
+        return user
 
 
 class SignUpPage(PageHandler):

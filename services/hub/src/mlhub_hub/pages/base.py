@@ -13,6 +13,7 @@ from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.logs import shown_path
 from mlhub_hub.modes import is_manager
 from mlhub_hub.pages.rights import Rights, rights_for
+from mlhub_hub.pages.setup_script import address_of, is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,14 @@ class PageHandler(BaseHandler):
         """The hub's context."""
         context: HubContext = self.settings[SETTINGS_KEY]
         return context
+
+    @property
+    def ssh_host(self) -> str:
+        """Where people's `ssh` connects to: by what host they have come, where the settings name but this machine."""
+        configured = self.context.settings.ssh_host
+        address = address_of(self.request.protocol, self.request.host, pin=None)
+        is_elsewhere = address is not None and not is_loopback(address.host)
+        return address.host if address is not None and is_elsewhere and is_loopback(configured) else configured
 
     @property
     def accounts_authenticator(self) -> SignUpAuthenticator:

@@ -123,11 +123,11 @@ class SshDialog(AboutWorkspace):
             "starts_on_ssh": starts_on_ssh((orm_spawner.user_options if orm_spawner else None) or {}),
             "can_change": self.rights_over(user).change_options,
             "own_ssh": record is not None and record.phase is Phase.READY and record.spec.own_ssh,
-            "ssh_host": settings.ssh_host,
+            "ssh_host": self.ssh_host,
             "ssh_port": settings.ssh_port,
             "ssh": instructions(
                 self.context.workspace(user.name, server),
-                host=settings.ssh_host,
+                host=self.ssh_host,
                 port=settings.ssh_port,
                 host_key=settings.ssh_host_key,
             ),

@@ -67,7 +67,6 @@ class SshKeysPage(PageHandler):
             announce(self.settings, EventKind.SSH_KEY_REMOVED, name, by=name, fingerprint=fingerprint)
 
     async def _show(self, error: str = "") -> None:
-        settings = self.context.settings
         # A private key is not sent back, so that it stays in no page.
         sent = self.form_value("public_key") if error else ""
         await self.show(
@@ -87,7 +86,5 @@ class SshKeysPage(PageHandler):
             label=self.form_value("label"),
             public_key="" if "PRIVATE" in sent else sent,
             action=self.page_url("ssh-keys"),
-            ssh_host=settings.ssh_host,
-            ssh_port=settings.ssh_port,
             limit=ssh_keys.KEYS_PER_USER,
         )

@@ -28,9 +28,14 @@ class Address:
     decide."""
 
     @property
+    def host(self) -> str:
+        """Without its port."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
     def is_secure(self) -> bool:
         """Nobody on the way can read the token or change the script."""
-        return self.is_encrypted or is_loopback(urlsplit(self.url).hostname or "")
+        return self.is_encrypted or is_loopback(self.host)
 
     @property
     def is_encrypted(self) -> bool:

@@ -32,7 +32,7 @@ class _Setup(PageHandler):
     def lines_for(self, owner: str, server: str) -> SshInstructions:
         """What OpenSSH is to know of a workspace; `host` and `port` of the query where the usual ones are not right."""
         settings = self.context.settings
-        host = self.get_query_argument("host", "") or settings.ssh_host
+        host = self.get_query_argument("host", "") or self.ssh_host
         port = self.get_query_argument("port", "") or str(settings.ssh_port)
         if not is_host(host) or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
             raise web.HTTPError(400, "host must be a host's name or address, and port a number up to 65535.")
