@@ -144,6 +144,7 @@ async def test_open_sessions_are_told_and_taken_away(quiet_place: Place) -> None
             method="key",
             fingerprint=alice.key.get_fingerprint(),
             opened_at=told.opened_at,
+            bytes_out=told.bytes_out,
         )
         assert (await place.events(EventKind.SESSION_OPENED))[0].correlation_id == told.id
     await until(lambda: len(table) == 0, within=5)

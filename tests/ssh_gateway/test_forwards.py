@@ -95,6 +95,18 @@ async def test_a_workspaces_own_key_opens_nothing_else(place: Place, image: Imag
             await connection.forward_remote_port("localhost", 0, "localhost", 9)
 
 
+async def test_a_workspace_that_shows_anothers_key_gets_nothing_by_it(place: Place) -> None:
+    """Neither what its owner, nor what another user of the hub does with that key."""
+    named = await place.client("limited-user")
+    await place.put("limited-user")
+    async with running(place, "bob", named.key.export_public_key()):
+        async with running(place, "alice") as image, running(place, "carol", image.key.export_public_key()):
+            await until_async(lambda: reaches(place, image.key, "alice", image.port))
+            opened = await place.events(EventKind.SESSION_OPENED)
+            assert (opened[0].workspace, opened[0].requester) == (workspace("alice"), "user:alice")
+        assert (await named.run("limited-user", "pwd")).stdout.decode().strip() == str(place.directory("limited-user"))
+
+
 async def test_a_key_is_forgotten_with_its_workspace(place: Place, image: Image) -> None:
     await until_async(lambda: reaches(place, image.key, "alice", image.port))
     await place.put("alice", phase=Phase.STOPPED, spec=OWN_SSH)

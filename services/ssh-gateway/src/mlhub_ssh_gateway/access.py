@@ -21,7 +21,10 @@ KEY, TOKEN, WORKSPACE_KEY = "key", "token", "workspace-key"
 
 @dataclass(frozen=True)
 class Login:
-    """Somebody who proved who they are, and the workspace they may enter."""
+    """Somebody who proved who they are, and the workspace they may enter.
+
+    Several workspaces may show one key; which of them a login by it is for is known with its first connection.
+    """
 
     requester: str
     """`user:NAME` or `service:NAME`."""
@@ -58,16 +61,17 @@ class Doorkeeper:
 
     async def by_key(self, login_name: str, key: asyncssh.SSHKey) -> Login | Denial | None:
         """What whoever holds this key gets; None if it is nobody's."""
-        fingerprint = key.get_fingerprint()
+        fingerprint, user = key.get_fingerprint(), self._holder(key)
+        denial = None
+        if user is not None:
+            workspace = await self._target(login_name, user)
+            if workspace is not None and await self._may_enter(user, workspace):
+                return Login(f"user:{user}", workspace, KEY, fingerprint)
+            denial = Denial(f"user:{user}", self._known(workspace), KEY, fingerprint)
+        # Last: a workspace may show whatever it likes, and must not get in the way of whose key it is.
         if login_name == LOGIN_NAME and (shown := self._own_keys.showing(key)):
             return Login(f"user:{shown[0].user}", shown[0], WORKSPACE_KEY, fingerprint)
-        user = self._holder(key)
-        if user is None:
-            return None
-        workspace = await self._target(login_name, user)
-        if workspace is not None and await self._may_enter(user, workspace):
-            return Login(f"user:{user}", workspace, KEY, fingerprint)
-        return Denial(f"user:{user}", self._known(workspace), KEY, fingerprint)
+        return denial
 
     async def by_token(self, login_name: str, token: str) -> Login | Denial | None:
         """What whoever holds this API token of the hub gets; None if it is nobody's."""

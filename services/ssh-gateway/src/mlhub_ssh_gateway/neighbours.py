@@ -19,9 +19,10 @@ class Neighbours:
         record = self._records.value(host.lower())
         return record.workspace if record else None
 
-    def shown_by(self, login: Login, host: str, port: int) -> Endpoint | None:
-        """Where the SSH server of the workspace of that name answers, if it shows the very key of this login now."""
+    def shown_by(self, login: Login, host: str, port: int) -> tuple[WorkspaceId, Endpoint] | None:
+        """The workspace of that name and where its SSH server answers, if it shows the very key of this login now."""
         record = self._records.value(host.lower())
-        if record is None or login.fingerprint is None:
+        if record is None or login.fingerprint is None or not self._own_keys.shows(record.workspace, login.fingerprint):
             return None
-        return own_ssh(record, port) if self._own_keys.shows(record.workspace, login.fingerprint) else None
+        endpoint = own_ssh(record, port)
+        return (record.workspace, endpoint) if endpoint else None
