@@ -22,7 +22,7 @@ _LOOK = r"""
 printf '\036%s\n' "$$"
 echo "range $(cat /proc/sys/net/ipv4/ip_local_port_range)"
 command -v python3 >/dev/null && echo "has python3"
-cat /proc/net/tcp /proc/net/tcp6
+grep -h ' 0A ' /proc/net/tcp /proc/net/tcp6
 ls -l /proc/[0-9]*/fd | grep -e '^/proc/' -e 'socket:'
 head -c 400 /proc/[0-9]*/cmdline
 """
