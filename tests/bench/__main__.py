@@ -24,6 +24,8 @@ from tests.bench.measures import (
     spawns,
     ssh_bulk,
     ssh_connect,
+    ssh_flood,
+    ssh_sessions,
     timers,
 )
 from tests.bench.peers import chp
@@ -39,6 +41,8 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "hub-restart": hub_restart.measure,
     ssh_connect.NAME: ssh_connect.measure,
     ssh_bulk.NAME: ssh_bulk.measure,
+    ssh_sessions.NAME: ssh_sessions.measure,
+    ssh_flood.NAME: ssh_flood.measure,
     docker_starts.NAME: docker_starts.measure,
     docker_networks.NAME: docker_networks.measure,
     docker_memory.NAME: docker_memory.measure,

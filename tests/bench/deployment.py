@@ -13,9 +13,9 @@ import asyncssh
 from mlhub_shared.bus import Bus, BusSettings
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from tests.bench.processes import Child, python
-from tests.bench.ssh.keys import public_line, write_key
 from tests.bench.rest import HubClient
 from tests.bench.sampling import at_once
+from tests.bench.ssh.keys import public_line, write_key
 from tests.bench.stamps import Stamps
 from tests.support.nats_server import PASSWORD, USER, NatsServer
 from tests.support.ports import free_port

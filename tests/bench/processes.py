@@ -76,6 +76,14 @@ class Child:
         except TimeoutError:
             raise RuntimeError(f"{self.name} is not there after {within:g} s:\n{self._tail()}") from None
 
+    async def until_ended(self, *, within: float) -> None:
+        """Wait until the process has done what it is for; RuntimeError with the log if it has not."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} does not run")
+        async with asyncio.timeout(within):
+            if await self._process.wait() != 0:
+                raise RuntimeError(f"{self.name} failed:\n{self._tail()}")
+
     async def end(self, number: signal.Signals = signal.SIGTERM, *, within: float = 15) -> None:
         """Send a signal, wait, then kill whatever is left of the process and its children."""
         process, self._process = self._process, None
@@ -101,6 +109,11 @@ class Child:
     def memory_bytes(self) -> int:
         """Resident memory of the process alone."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+
+    def proportional_memory_bytes(self) -> int:
+        """Memory of the process alone; of what it shares with others, its part."""
+        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
     def peak_memory_bytes(self) -> int:
         """The most of it that the process has ever had."""

@@ -61,8 +61,8 @@ class SshClient:
         """From the begin of a command to ssh's end, without the login; `source` is what it gets to read."""
         with (source or Path(os.devnull)).open("rb") as file:
             async with self.running(host, f"echo >&2; {line}", stdin=file.fileno(), stdout=_NULL) as process:
-                assert process.stderr is not None  # noqa: S101  (a pipe was asked for)
-                if await process.stderr.readline() != b"\n":
+                assert process.stderr is not None
+                if await asyncio.wait_for(process.stderr.readline(), _PATIENCE) != b"\n":
                     await self._succeeded(process)
                 started = time.monotonic()
                 await self._succeeded(process)
@@ -72,19 +72,26 @@ class SshClient:
     async def running(
         self, host: str, *words: str, stdin: int = _PIPE, stdout: int = _PIPE
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A client that runs; it is killed at the end if it has not ended, or after the patience of the bench."""
+        """A client that runs; it is killed at the end if it has not ended."""
         process = await asyncio.create_subprocess_exec(
             *self.command(host, *words), stdin=stdin, stdout=stdout, stderr=_PIPE, start_new_session=True
         )
         try:
-            async with asyncio.timeout(_PATIENCE):
-                yield process
+            yield process
         finally:
             if process.returncode is None:
                 process.kill()
             await process.communicate()
 
     async def _succeeded(self, process: asyncio.subprocess.Process) -> None:
-        _, errors = await process.communicate()
+        async with asyncio.timeout(_PATIENCE):
+            _, errors = await process.communicate()
         if process.returncode != 0:
             raise RuntimeError(f"ssh ended with {process.returncode}: {errors.decode(errors='replace')[-500:]}")
+
+
+def pipes(process: asyncio.subprocess.Process) -> tuple[asyncio.StreamWriter, asyncio.StreamReader]:
+    """Input and output of a client that runs with both as pipes."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the client was not started with pipes")
+    return process.stdin, process.stdout
