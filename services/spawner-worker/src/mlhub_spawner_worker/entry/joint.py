@@ -56,7 +56,8 @@ class Joint(asyncio.Protocol):
         """Hold what comes."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  (says what asyncio promises)
         self._transport = transport
-        transport.pause_reading()
+        # Not at once: Debian 12's asyncio begins to read after this, whatever it was told here.
+        asyncio.get_running_loop().call_soon(transport.pause_reading)
         self._made(self)
 
     def data_received(self, data: bytes) -> None:

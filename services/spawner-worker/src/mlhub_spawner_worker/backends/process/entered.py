@@ -158,7 +158,8 @@ class _Output(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101  (says what asyncio promises)
         self._transport = transport
-        transport.pause_reading()
+        # Not at once: Debian 12's asyncio begins to read after this, whatever it was told here.
+        asyncio.get_running_loop().call_soon(transport.pause_reading)
 
     def data_received(self, data: bytes) -> None:
         self._client.write(data, is_error=self.is_error)
