@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import os
+import socket
 from pathlib import Path
 
 import asyncssh
 import pytest
+from prometheus_client import REGISTRY
 
 from mlhub_shared.contracts.events import EventKind
 from tests.ssh_gateway.place import Place, end, read_until
@@ -80,6 +83,24 @@ async def flood(place: Place, count: int) -> None:
     for first in range(0, count, 100):
         numbers = range(first, first + 100)
         await asyncio.gather(*(knock(place.settings.listen_port, n, GARBAGE[n % len(GARBAGE)]) for n in numbers))
+
+
+async def test_accepting_strangers_holds_up_nobody(quiet_place: Place) -> None:
+    def refused() -> float:
+        return REGISTRY.get_sample_value("mlhub_ssh_connections_refused_total", {"reason": "network"}) or 0
+
+    async with quiet_place.gateway(refused_networks=(ipaddress.ip_network("127.0.0.0/8"),)):
+        before, turns = refused(), 0
+        # All at once, as nothing else runs meanwhile.
+        address = ("127.0.0.1", quiet_place.settings.listen_port)
+        strangers = [socket.create_connection(address) for _ in range(500)]
+        async with asyncio.timeout(20):
+            while refused() - before < 500:
+                await asyncio.sleep(0)
+                turns += 1
+        for stranger in strangers:
+            stranger.close()
+    assert turns > 250
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))

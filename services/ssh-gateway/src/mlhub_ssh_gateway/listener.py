@@ -105,6 +105,8 @@ class Listener:
                 await asyncio.sleep(_NO_DESCRIPTORS)
                 continue
             take(sock, address[0] if address else "")
+            # Where somebody waits, accepting does not: a flood would be all that the loop is busy with.
+            await asyncio.sleep(0)
 
     def _take(self, sock: socket.socket, address: str) -> None:
         if self._is_admitted(sock, address):
