@@ -60,4 +60,4 @@ async def test_wrong_passwords_are_in_the_audit_stream_but_no_unknown_name_is(st
             if len(seen) == 2:
                 break
     assert [told(event) for event in seen] == [("admin", "198.51.100.9", 1), (None, "198.51.100.9", 1)]
-    assert {event.detail["how"] for event in seen} == {"password"}
+    assert {(event.detail["how"], event.detail["through"]) for event in seen} == {("password", "web")}

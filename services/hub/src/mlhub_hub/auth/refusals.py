@@ -62,7 +62,7 @@ def note_refusal(settings: dict[str, object], user: str | None, address: str, *,
 
 def _event(user: str | None, address: str, how: str, *, attempts: int) -> Event:
     times = "" if attempts == 1 else f", {attempts} times within a minute"
-    detail: dict[str, Detail] = {"how": how, "client": address, "attempts": attempts}
+    detail: dict[str, Detail] = {"client": address, "through": "web", "how": how, "attempts": attempts}
     return Event(
         kind=EventKind.LOGIN_REFUSED,
         user=user,

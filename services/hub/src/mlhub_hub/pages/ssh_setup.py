@@ -123,7 +123,7 @@ class SshSetupKey(_WithToken):
             raise web.HTTPError(400, str(error)) from None
         if is_new:
             wake_projection(self.settings)
-            address = str(self.request.remote_ip)
+            client = str(self.request.remote_ip)
             announce(
                 self.settings,
                 EventKind.SSH_KEY_ADDED,
@@ -132,7 +132,7 @@ class SshSetupKey(_WithToken):
                 fingerprint=key.fingerprint,
                 label=key.comment,
                 how="setup",
-                address=address,
+                client=client,
             )
         self.set_status(201 if is_new else 200)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
