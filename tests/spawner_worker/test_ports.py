@@ -7,13 +7,14 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceSecrets
-from mlhub_shared.errors import NotFound, Permanent
+from mlhub_shared.errors import NotFound, Permanent, Temporary
 from mlhub_spawner_worker.backends.base import Backend, Job
 from mlhub_spawner_worker.backends.docker import DockerBackend, ReachSettings
 from mlhub_spawner_worker.backends.docker.configuration import Reach
@@ -307,6 +308,13 @@ async def test_a_relay_takes_connections_of_the_proxy_alone(containers: Site) ->
             await asked(endpoint)
     finally:
         await relays.aclose()
+
+
+async def test_the_proxy_is_where_its_name_leads_and_in_the_networks_that_are_named() -> None:
+    found = await ProxyAddresses("http://localhost:8003", ("10.0.0.0/30",)).now()
+    assert {IPv4Network("127.0.0.1/32"), IPv4Network("10.0.0.0/30")} <= found
+    with pytest.raises(Temporary, match="no-such-host"):
+        await ProxyAddresses("http://no-such-host.invalid:8003").now()
 
 
 async def test_an_image_without_python_says_what_its_loopback_lacks(tmp_path: Path) -> None:

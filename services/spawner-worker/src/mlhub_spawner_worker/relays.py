@@ -61,6 +61,10 @@ class _Relay:
     def is_idle(self) -> bool:
         return not self.connections
 
+    def admits(self, peer: str) -> bool:
+        """Empty: it has gone already."""
+        return bool(peer) and any(ip_address(peer) in network for network in self.peers)
+
 
 class Relays:
     """The relays of this worker; nothing of them outlives it."""
@@ -141,9 +145,8 @@ class Relays:
         relay.server.close()
 
     def _arrived(self, relay: _Relay, joint: Joint, loopback: Loopback) -> None:
-        address = ip_address(joint.peer)
-        if not any(address in network for network in relay.peers):
-            log.warning("relay.refused", workspace=relay.name, peer=str(address))
+        if not relay.admits(joint.peer):
+            log.warning("relay.refused", workspace=relay.name, peer=joint.peer)
             joint.abort()
             return
         if len(relay.connections) >= _MOST_CONNECTIONS:
