@@ -18,6 +18,7 @@ from tests.bench.measures import (
     docker_networks,
     docker_starts,
     event_path,
+    https,
     hub_restart,
     proxying,
     records,
@@ -27,6 +28,7 @@ from tests.bench.measures import (
     ssh_flood,
     ssh_sessions,
     timers,
+    tools,
 )
 from tests.bench.peers import chp
 from tests.bench.report import Report
@@ -43,6 +45,8 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     ssh_bulk.NAME: ssh_bulk.measure,
     ssh_sessions.NAME: ssh_sessions.measure,
     ssh_flood.NAME: ssh_flood.measure,
+    https.NAME: https.measure,
+    tools.NAME: tools.measure,
     docker_starts.NAME: docker_starts.measure,
     docker_networks.NAME: docker_networks.measure,
     docker_memory.NAME: docker_memory.measure,

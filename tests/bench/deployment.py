@@ -57,10 +57,6 @@ class Deployment:
     def public_url(self) -> str:
         return _url(self.ports["public"])
 
-    @property
-    def _gateway_token(self) -> str:
-        return self.token[1:] + self.token[0]
-
     def client(self) -> HubClient:
         """A client of the hub with every right."""
         return HubClient(self.hub_url, self.token)
@@ -91,7 +87,8 @@ class Deployment:
                 MLHUB_API_TOKEN=self.token,
                 MLHUB_ADMIN_PASSWORD=self.token,
                 MLHUB_CLEANUP_HUB_API_TOKEN=self.token[::-1],
-                MLHUB_SSH_GATEWAY_HUB_API_TOKEN=self._gateway_token,
+                MLHUB_SSH_GATEWAY_HUB_API_TOKEN=self._turned(1),
+                MLHUB_PROXY_HUB_API_TOKEN=self._turned(2),
             ),
         )
         await self._run(child, f"{self.hub_url}/hub/api/")
@@ -109,6 +106,8 @@ class Deployment:
                 MLHUB_PROXY_PROBE_PORT=self.ports["probe"],
                 MLHUB_PROXY_API_PORT=self.ports["api"],
                 MLHUB_PROXY_HUB_URL=hub_url or self.hub_url,
+                MLHUB_PROXY_HUB_API_URL=f"{self.hub_url}/hub/api",
+                MLHUB_PROXY_HUB_API_TOKEN=self._turned(2),
                 MLHUB_PROXY_DATA_DIR=self.folder / "proxy",
                 MLHUB_PROXY_REPLICA="bench",
             ),
@@ -158,7 +157,7 @@ class Deployment:
                 MLHUB_SSH_GATEWAY_HOST_KEY_FILE=self._gateway_key.with_name("host_key"),
                 MLHUB_SSH_GATEWAY_CLIENT_KEY_FILE=self._gateway_key,
                 MLHUB_SSH_GATEWAY_HUB_API_URL=f"{self.hub_url}/hub/api",
-                MLHUB_SSH_GATEWAY_HUB_API_TOKEN=self._gateway_token,
+                MLHUB_SSH_GATEWAY_HUB_API_TOKEN=self._turned(1),
             ),
         )
         await self._run(child, f"{_url(self.ports['gateway'])}/ready")
@@ -181,6 +180,10 @@ class Deployment:
         )
         await self._run(child, f"{_url(self.ports['cleanup'])}/ready")
         return child
+
+    def _turned(self, number: int) -> str:
+        """A token for a service."""
+        return self.token[number:] + self.token[:number]
 
     async def _run(self, child: Child, ready_url: str) -> None:
         await self._stack.enter_async_context(child)

@@ -4,7 +4,8 @@ import asyncio
 import random
 import re
 import shutil
-from collections.abc import Sequence
+import ssl
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,16 +33,21 @@ def generator() -> str:
     return "wrk" if shutil.which("wrk") else "asyncio"
 
 
-async def put_load(url: str, paths: Sequence[str], *, seconds: float, folder: Path) -> Load:
+async def put_load(
+    url: str, paths: Sequence[str], *, seconds: float, folder: Path, headers: Mapping[str, str] | None = None
+) -> Load:
     """Ask for the paths at random over kept connections; RuntimeError if any answer is not a 200."""
     if wrk := shutil.which("wrk"):
-        return await _by_wrk(wrk, url, paths, seconds, folder)
-    return await _by_asyncio(url, paths, seconds)
+        return await _by_wrk(wrk, url, paths, seconds, folder, headers or {})
+    return await _by_asyncio(url, paths, seconds, headers or {})
 
 
-async def _by_wrk(wrk: str, url: str, paths: Sequence[str], seconds: float, folder: Path) -> Load:
+async def _by_wrk(
+    wrk: str, url: str, paths: Sequence[str], seconds: float, folder: Path, headers: Mapping[str, str]
+) -> Load:
     script = folder / "paths.lua"
-    listed = ",".join(f'wrk.format("GET", "{path}")' for path in paths)
+    sent = ",".join(f'["{name}"] = "{value}"' for name, value in headers.items())
+    listed = ",".join(f'wrk.format("GET", "{path}", {{{sent}}})' for path in paths)
     # The requests are made once, or the generator would be what is measured.
     script.write_text(
         f"local all\nfunction init() all = {{{listed}}} end\nfunction request() return all[math.random(#all)] end\n"
@@ -98,12 +104,16 @@ class _Asker(asyncio.Protocol):
             self._counts["bad"] += 1
 
 
-async def _by_asyncio(url: str, paths: Sequence[str], seconds: float) -> Load:
+async def _by_asyncio(url: str, paths: Sequence[str], seconds: float, headers: Mapping[str, str]) -> Load:
     loop, parts, counts = asyncio.get_running_loop(), urlsplit(url), {"good": 0, "bad": 0}
-    requests = [f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode() for path in paths]
+    fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": parts.netloc, **headers}.items())
+    requests = [f"GET {path} HTTP/1.1\r\n{fields}\r\n".encode() for path in paths]
+    context = ssl._create_unverified_context() if parts.scheme == "https" else None  # noqa: S323  (a server of ours)
     started = loop.time()
     pairs = [
-        await loop.create_connection(lambda: _Asker(requests, counts), parts.hostname or "", parts.port or 80)
+        await loop.create_connection(
+            lambda: _Asker(requests, counts), parts.hostname or "", parts.port or 80, ssl=context
+        )
         for _ in range(CONNECTIONS)
     ]
     await asyncio.sleep(seconds)

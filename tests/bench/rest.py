@@ -40,6 +40,12 @@ class HubClient:
         async with self.session.post(f"{self._api}/users", json={"usernames": list(names)}) as response:
             await _expect(response, 201)
 
+    async def new_token(self, user: str) -> str:
+        """Make a token with all rights of a user."""
+        async with self.session.post(f"{self._api}/users/{user}/tokens", json={"expires_in": 3600}) as response:
+            await _expect(response, 201)
+            return str((await response.json())["token"])
+
     async def spawn(self, user: str, server: str = "", options: Mapping[str, object] | None = None) -> None:
         """Start a user's server and wait until it is ready."""
         async with self.session.post(self._server(user, server), json=dict(options or {})) as response:
