@@ -12,7 +12,7 @@ from mlhub_shared.contracts.events import EventKind
 from tests.deploy.test_compose import QUICK, start
 from tests.support.authority import Authority
 from tests.support.bus_reader import BusReader
-from tests.support.compose import ADMIN, ComposeStack, docker, missing, running_compose, wait_until
+from tests.support.compose import ADMIN, SERVICES, ComposeStack, docker, missing, running_compose, wait_until
 from tests.support.openssh import OpenSsh
 from tests.support.ports import free_port
 
@@ -113,15 +113,17 @@ async def test_a_server_on_a_containers_loopback_is_a_tool_of_its_owner_alone(
 async def test_a_renewed_certificate_comes_in_while_everything_runs(
     stack: ComposeStack, client: OpenSsh, authority: Authority, given: Path
 ) -> None:
-    before = stack.inspect("proxy")["State"]["StartedAt"]
+    before = {name: stack.inspect(name)["State"]["StartedAt"] for name in SERVICES}
     session = await client.start(ADMIN, "cat")
     assert session.stdin is not None
     assert session.stdout is not None
+    session.stdin.write(b"there\n")
+    assert await session.stdout.readline() == b"there\n"
     renewed = authority.write(given)
     assert serial_of(stack.port) != renewed
     stack.compose("up", "-d")
     wait_until(lambda: serial_of(stack.port) == renewed, within=30)
-    assert stack.inspect("proxy")["State"]["StartedAt"] == before
+    assert {name: stack.inspect(name)["State"]["StartedAt"] for name in SERVICES} == before
     session.stdin.write(b"still here\n")
     assert await session.stdout.readline() == b"still here\n"
     session.stdin.close()
