@@ -86,7 +86,7 @@ class House:
     @asynccontextmanager
     async def browser(self, name: str = "admin") -> AsyncIterator["Browser"]:
         """Somebody logged in at the hub, through the proxy."""
-        browser = Browser(f"http://localhost:{self.agent.public}")
+        browser = Browser(self.agent.settings["PUBLIC_URL"])
         try:
             await browser.login(name)
             yield browser
@@ -101,12 +101,28 @@ class House:
         return place
 
 
+class _Loopback(httpx.AsyncBaseTransport):
+    """Finds every host here."""
+
+    def __init__(self) -> None:
+        self._inner = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        here = request.url.copy_with(host="127.0.0.1")
+        return await self._inner.handle_async_request(
+            httpx.Request(request.method, here, headers=request.headers, stream=request.stream)
+        )
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 class Browser:
     """Cookies, and what a browser says of its requests."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, transport=_Loopback())
 
     async def login(self, name: str) -> None:
         """By the hub's form; a new user signs up before."""
@@ -126,9 +142,10 @@ class Browser:
         own = {"Accept": "*/*", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"}
         return await self.http.request(method, path, headers=own | named)
 
-    def cookie(self, path: str) -> str:
+    def cookie(self, path: str, host: str = "") -> str:
         """The proxy's, as a header, that the browser has for this path."""
-        (found,) = [one for one in self.http.cookies.jar if one.name == "mlhub-tools" and one.path == path]
+        jar = [one for one in self.http.cookies.jar if one.name == "mlhub-tools" and one.domain.startswith(host)]
+        (found,) = [one for one in jar if one.path == path]
         return f"mlhub-tools={found.value}"
 
     async def _form(self, path: str, **data: Any) -> httpx.Response:
@@ -140,8 +157,8 @@ class Browser:
 
 
 @asynccontextmanager
-async def running_house(folder: Path, **settings: str) -> AsyncIterator[House]:
-    """All of it."""
+async def running_house(folder: Path, *, host: str = "localhost", **settings: str) -> AsyncIterator[House]:
+    """All of it; people type this host."""
     nats = await NatsServer(folder / "nats").start()
     bus = await Bus.open(bus_settings(nats))
     hub = HubProcess(
@@ -159,7 +176,8 @@ async def running_house(folder: Path, **settings: str) -> AsyncIterator[House]:
     workspace, tool = await Backend("workspace").start(), await Backend("tool").start()
     house = House(bus, hub, agent, Api(hub), workspace, tool)
     await bus.answer(OPEN_PORT, OpenPort, house._open_port, node=NODE)
-    hub.set(MLHUB_HUB_PUBLIC_URL=f"http://localhost:{agent.public}")
+    hub.set(MLHUB_HUB_PUBLIC_URL=f"http://{host}:{agent.public}")
+    agent.settings["PUBLIC_URL"] = f"http://{host}:{agent.public}"
     try:
         await agent.start()
         await hub.start()

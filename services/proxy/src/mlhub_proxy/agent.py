@@ -164,7 +164,9 @@ class Agent:
     def _of_record(self, key: str) -> Entries:
         record = self._workspaces.value(key)
         try:
-            return of_record(record, base=self._settings.base_url) if record else {}
+            if record is None:
+                return {}
+            return of_record(record, base=self._settings.base_url, has_sites=bool(self._settings.tools_domain))
         except Permanent as error:
             metrics.IGNORED.labels(kind="workspace").inc()
             log.error("proxy.record_ignored", workspace=key, error=str(error))

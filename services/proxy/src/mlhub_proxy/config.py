@@ -12,6 +12,8 @@ from mlhub_proxy.templates import filled, listen, networks, packaged, server
 CONFIG = "haproxy.cfg"
 _PAGES = ("hub-away.html", "tools-away.html", "unreachable.html")
 _TOOLS = "tools.lua"
+_NO_DOMAIN = "tools.invalid"
+"""Nobody can have it, and no port has a host there."""
 _MOST_CONNECTIONS = 20_000
 _OTHER_FILES = 200
 """Files that HAProxy needs beside two for each connection."""
@@ -49,6 +51,7 @@ def make_config(settings: ProxySettings, version: str) -> Config:
         "internal": networks(settings.internal_networks),
         "api_guard": f"tcp-request connection reject unless {{ src {networks(guests)} }}" if guests else "",
         "base": settings.base_url,
+        "site_domain": settings.tools_domain or _NO_DOMAIN,
         "hub": server(hub.hostname or "", hub.port or 80),
         **entrance(settings, connections),
     }

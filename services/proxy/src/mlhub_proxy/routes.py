@@ -10,8 +10,8 @@ from mlhub_shared.contracts.services import Route
 from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceRecord
 from mlhub_shared.errors import Permanent
 
-PUBLIC, PROBE = "public.map", "probe.map"
-TABLES = (PUBLIC, PROBE)
+PUBLIC, PROBE, SITES = "public.map", "probe.map", "sites.map"
+TABLES = (PUBLIC, PROBE, SITES)
 
 HUB = "hub"
 """Value of a prefix that belongs to the hub although a shorter one leads elsewhere."""
@@ -44,18 +44,21 @@ class Change:
     existed: bool
 
 
-def of_record(record: WorkspaceRecord, *, base: str) -> Entries:
-    """The entries of a workspace; Permanent if its prefix is not its own."""
+def of_record(record: WorkspaceRecord, *, base: str, has_sites: bool = False) -> Entries:
+    """The entries of a workspace; Permanent if its prefix is not its own. `has_sites`: its ports have hosts too."""
     server = [record.workspace.server] if record.workspace.server else []
     own = [*_segments(base), *(name.encode() for name in ("user", record.workspace.user, *server))]
     if _segments(record.base_url) != own:
         raise Permanent(f"{record.base_url!r} is not the prefix of {record.workspace}")
     place = address(record.endpoint)
+    start = f"{place}|{record.name}|{record.generation}"
     entries: dict[Slot, str] = {}
+    if has_sites and record.phase is Phase.READY and place:
+        entries[SITES, record.name] = f"{start}|0|{ANY_PORT}"
     for prefix in spellings(record.base_url):
         if record.phase is Phase.READY and place:
             serves = OWN_TOOLS if record.spec.own_tools else ANY_PORT
-            entries[PUBLIC, prefix] = f"{place}|{record.name}|{record.generation}|{len(prefix)}|{serves}"
+            entries[PUBLIC, prefix] = f"{start}|{len(prefix)}|{serves}"
         elif server:
             # Else the user's default server would answer for it, and nobody would learn that this one is not up.
             entries[PUBLIC, prefix] = HUB

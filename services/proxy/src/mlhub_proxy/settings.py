@@ -4,10 +4,10 @@ import ipaddress
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
@@ -56,6 +56,12 @@ def _gateway(value: object) -> object:
         return value.removeprefix("unix:"), 0
     host, _, port = value.rpartition(":")
     return host.strip("[]"), port
+
+
+def _domain(name: object) -> object:
+    if name and not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", str(name)):
+        raise ValueError("must be a domain in small letters, such as tools.example.org")
+    return name
 
 
 def _node() -> str:
@@ -144,6 +150,15 @@ class ProxySettings(CommonSettings):
     hub_api_token: SecretStr | None = None
     """Of the hub's service `proxy`. None: nobody may."""
 
+    tools_domain: Annotated[str, BeforeValidator(_domain)] = ""
+    """Every port of a workspace is a site of its own as well: `8050--<workspace's name>.<domain>`. Empty: it is not.
+
+    Name server and certificate have `*.<domain>`, and the public URL must be known.
+    """
+
+    public_url: str = Field(default="", validation_alias=AliasChoices("MLHUB_PROXY_PUBLIC_URL", "MLHUB_HUB_PUBLIC_URL"))
+    """What people type for the hub; only needed with a domain for tools."""
+
     data_dir: Path = Path(".mlhub/proxy")
     """HAProxy's configuration, tables, socket and pid file."""
 
@@ -167,3 +182,9 @@ class ProxySettings(CommonSettings):
 
     shutdown_grace: Annotated[float, Field(ge=0, le=30)] = 1
     """Seconds that requests in flight get at the end; open WebSockets don't hold it longer."""
+
+    @model_validator(mode="after")
+    def _knows_its_site(self) -> Self:
+        if self.tools_domain and not re.fullmatch(r"https?://[^/]+/?", self.public_url):
+            raise ValueError("MLHUB_PROXY_TOOLS_DOMAIN needs MLHUB_PROXY_PUBLIC_URL, such as https://hub.example.org")
+        return self

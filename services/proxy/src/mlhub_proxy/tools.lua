@@ -5,6 +5,7 @@
 local SESSION = "mlhub-tools"
 local MOST = 10000      -- answers remembered by each thread
 local PATIENCE = 6000   -- ms that the agent gets; four times as long if it does not even take the question
+local BETWEEN_US = { connection = true, ["content-length"] = true, date = true, server = true }
 local HARMLESS = { GET = true, HEAD = true, OPTIONS = true }
 
 local let_in, remembered = {}, 0
@@ -64,7 +65,7 @@ end
 local function answer(txn, status, headers, body)
   local reply = txn:reply{ status = status }
   for name, values in pairs(headers) do
-    if name ~= "content-length" and name ~= "connection" and name ~= "date" and name:sub(1, 8) ~= "x-tools-" then
+    if not BETWEEN_US[name] and name:sub(1, 8) ~= "x-tools-" then
       for _, value in pairs(values) do reply:add_header(name, value) end
     end
   end
@@ -108,7 +109,7 @@ local function permission(txn, tool, session)
   local query = txn.sf:query()
   local said = ask(txn, {
     ["x-name"] = tool.name, ["x-generation"] = tool.generation, ["x-port"] = tool.number, ["x-below"] = tool.below,
-    ["x-query"] = query, ["x-method"] = method, ["x-upgrade"] = is_upgrade and "1" or "",
+    ["x-query"] = query, ["x-site"] = tool.site or "", ["x-method"] = method, ["x-upgrade"] = is_upgrade and "1" or "",
     ["x-foreign"] = is_risky and "1" or "", ["x-client"] = tostring(txn:get_var("txn.client")), ["x-session"] = session,
     authorization = authorization, accept = txn.sf:req_fhdr("accept"),
     ["sec-fetch-mode"] = txn.sf:req_fhdr("sec-fetch-mode"), ["sec-fetch-dest"] = txn.sf:req_fhdr("sec-fetch-dest"),
@@ -132,10 +133,16 @@ local function permission(txn, tool, session)
   return yes
 end
 
--- What of a workspace a path names: a port of it, a tool that its image serves itself, or neither.
-local function named(route, path)
+-- What of a workspace an address names: a port of it, a tool that its image serves itself, or neither.
+local function named(route, path, site)
   local name, generation, length, serves = route:match("^[^|]*|[^|]*|([^|]*)|([^|]*)|(%d+)|(%a+)$")
   if not name then return nil end
+  if site then
+    return {
+      route = route, name = name, generation = generation, below = path:sub(2), prefix = "", rest = path,
+      site = site, number = site:match("^(%d+)%-%-") or "0",
+    }
+  end
   local prefix, below = path:sub(1, tonumber(length)), path:sub(tonumber(length) + 1)
   local tool = { route = route, name = name, generation = generation, below = below, number = "", rest = "" }
   if serves == "own" then
@@ -149,7 +156,7 @@ end
 
 core.register_action("tools", { "http-req" }, function(txn)
   local path, cookie = txn.sf:path(), txn.sf:req_fhdr("cookie")
-  local tool = named(txn:get_var("txn.route"), path)
+  local tool = named(txn:get_var("txn.route"), path, txn:get_var("txn.site"))
   if not tool then
     hide(txn, cookie, is_ours)
     txn:set_var("txn.tool", "none")

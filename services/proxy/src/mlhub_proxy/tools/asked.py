@@ -16,7 +16,9 @@ class Asked:
     port: str
     """As written; empty for what the workspace's image serves by itself."""
     below: str
-    """Path and query below the workspace's prefix."""
+    """Path and query below the workspace's prefix, or below its site."""
+    site: str
+    """First label of the host that is this port alone; empty where it is a path."""
     method: str
     is_upgrade: bool
     is_foreign: bool
@@ -45,6 +47,7 @@ class Asked:
             generation=int(headers["x-generation"]),
             port=headers.get("x-port", ""),
             below=headers.get("x-below", "") + (f"?{query}" if query else ""),
+            site=headers.get("x-site", ""),
             method=method,
             is_upgrade=is_upgrade,
             is_foreign="x-foreign" in headers,

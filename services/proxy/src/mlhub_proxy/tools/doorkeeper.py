@@ -141,7 +141,8 @@ class Doorkeeper:
 
     def _login(self, asked: Asked) -> str:
         below = asked.below if len(asked.below) <= _LONGEST_WAY else asked.below.partition("?")[0][:_LONGEST_WAY]
-        return f"{self._base}hub-tools/login?to={self._seals.ticket(Ticket(name=asked.name, below=below))}"
+        ticket = Ticket(name=asked.name, below=below, site=asked.site)
+        return f"{self._base}hub-tools/login?to={self._seals.ticket(ticket)}"
 
     async def _place(self, record: WorkspaceRecord, port: int | None) -> Known[Endpoint] | None:
         if port is None:

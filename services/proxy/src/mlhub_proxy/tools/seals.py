@@ -19,8 +19,14 @@ class Ticket(BaseModel):
     """The workspace."""
     below: str
     """Path and query below the workspace's prefix."""
+    site: str = ""
+    """First label of the host they come from and return to; empty: below the workspace's prefix."""
     browser: str = ""
     """Hash of what the browser keeps meanwhile, that nobody logs another one in. Empty: not on its way yet."""
+    at_site: str = ""
+    """The same of what it keeps at that host."""
+    is_back: bool = False
+    """The hub has sent this browser back."""
     ends: float = 0
 
 

@@ -62,7 +62,7 @@ async def _admit(
     stack.push_async_callback(visitors.close)
     seals, denials = Seals(secret), Denials(runtime.bus)
     runtime.keep_running("denials", denials.run)
-    Login(hub, seals, pages, record_of, base=settings.base_url).add_to(login)
+    Login(hub, seals, pages, record_of, settings).add_to(login)
     doorkeeper = Doorkeeper(runtime.bus, record_of, visitors, seals, denials, base=settings.base_url)
     stack.push_async_callback(doorkeeper.close)
     return doorkeeper.admit
