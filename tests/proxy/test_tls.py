@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 import stat
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +10,8 @@ import aiohttp
 import pytest
 
 from mlhub_shared.bus import Bus
-from tests.proxy.backend import Backend
 from tests.proxy.conftest import MakeBackend, applied, put, ready
-from tests.proxy.stack import Agent, ask
-from tests.proxy.test_one_port import PROGRAMS
+from tests.proxy.stack import PROGRAMS, Agent, ask
 from tests.proxy.tls import ANY, client, handshake, make, names_of, parsed, shown
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until_async
@@ -26,21 +23,6 @@ def certificates(tmp_path: Path) -> Path:
     folder = tmp_path / "ssl"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-async def other_agent(tmp_path: Path, nats_server: NatsServer, hub: Backend) -> AsyncIterator[Agent]:
-    """A second replica that the test starts."""
-    (tmp_path / "other").mkdir()
-    agent = Agent(tmp_path / "other", nats_server, hub.port, REPLICA="proxy-2", TLS="on")
-    yield agent
-    await agent.stop()
-    agent.clean_up()
-
-
-async def problems(agent: Agent) -> dict[str, str]:
-    found: dict[str, str] = (await agent.get("/ready", token=None)).json()["problems"]
-    return found
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -75,12 +57,22 @@ async def test_another_certificate_takes_over_and_no_connection_ends(
             alice.proceed.set()
             assert await download.content.readuntil(b"\n\n") == f"data: {number}\n\n".encode()
         alice.proceed.set()
+    # An agent that comes after a crash brings what has changed since, to the same HAProxy.
+    await stopped_agent.kill()
+    third = make("three.example")
+    third.put(certificates)
+    await stopped_agent.start()
+
+    async def brought() -> bool:
+        return await shown(port) == third.der
+
+    await until_async(brought)
     assert stopped_agent.haproxy == process
     # The next start has it from the beginning.
     await stopped_agent.stop()
     await stopped_agent.start()
     await stopped_agent.ready()
-    assert await shown(port) == second.der
+    assert await shown(port) == third.der
 
 
 async def test_a_certificate_that_does_not_serve_is_refused_and_the_old_one_stays(
@@ -98,7 +90,7 @@ async def test_a_certificate_that_does_not_serve_is_refused_and_the_old_one_stay
         (certificates / "cert.crt").write_text(bad)
 
         async def told(why: str = why) -> bool:
-            return why in (await problems(stopped_agent)).get("certificate", "")
+            return why in (await stopped_agent.problems()).get("certificate", "")
 
         await until_async(told)
         assert await shown(stopped_agent.public) == good.der
@@ -106,7 +98,7 @@ async def test_a_certificate_that_does_not_serve_is_refused_and_the_old_one_stay
     make("old.example", days=(-20, -1)).put(certificates)
 
     async def expired() -> bool:
-        return "expired" in (await problems(stopped_agent)).get("certificate", "")
+        return "expired" in (await stopped_agent.problems()).get("certificate", "")
 
     await until_async(expired)
     assert await shown(stopped_agent.public) == good.der

@@ -12,11 +12,9 @@ from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.services import AcmeTurn, Certificate, TlsEntry
 from tests.proxy.pebble import Pebble, needs_pebble
 from tests.proxy.stack import Agent, ask
-from tests.proxy.test_tls import other_agent, problems
 from tests.proxy.tls import make, names_of, parsed, shown
 from tests.support.waiting import until_async
 
-__all__ = ["other_agent"]
 pytestmark = needs_pebble
 
 DOMAINS = {"hub.mlhub.test", "www.mlhub.test"}
@@ -120,7 +118,7 @@ async def test_an_authority_that_is_away_is_asked_again_later(
     await until_async(failed)
     # Meanwhile people get our own, and nobody asks again for a minute.
     assert {*DOMAINS, "localhost"} < names_of(await shown(stopped_agent.public))
-    assert await problems(stopped_agent) == {}
+    assert await stopped_agent.problems() == {}
     await asyncio.sleep(6)
     assert await orders(stopped_agent, "failed") + await orders(other_agent, "failed") == 1
     found = await entry(bus, "turn")

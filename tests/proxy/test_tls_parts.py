@@ -17,7 +17,7 @@ from mlhub_proxy.certificates.pair import read_pair
 from mlhub_proxy.config import CONFIG, make_config
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.errors import Permanent
-from tests.proxy.test_one_port import PROGRAMS
+from tests.proxy.stack import PROGRAMS
 from tests.proxy.tls import make
 
 NOW = datetime.now(UTC)
