@@ -1,6 +1,7 @@
 """The attach endpoint with the OpenSSH client, before a workspace of this machine and before one in a container."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
@@ -30,7 +31,7 @@ from tests.support.waiting import until_async
 
 GREETER = """
 import os, socket, sys
-listener = socket.create_server((sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1", 0))
+listener = socket.create_server((sys.argv[1], 0))
 print(os.getpid(), listener.getsockname()[1], flush=True)
 connection, _ = listener.accept()
 connection.sendall(b"hello\\n")
@@ -236,50 +237,30 @@ async def test_a_program_whose_output_nobody_reads_any_more_ends(place: Place, l
 
 
 async def test_the_workspaces_own_ports_can_be_reached(place: Place) -> None:
-    greeter = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(GREETER)}")
-    assert greeter.stdout is not None
-    pid, port = (int(number) for number in (await greeter.stdout.readline()).split())
-    try:
-        data = random.Random(4).randbytes(5_000_000)
-        async with place.connect() as connection:
-            reader, writer = await connection.open_connection("localhost", port)
-            assert await reader.readline() == b"hello\n"
-            writer.write(data)
-            writer.write_eof()
-            assert await reader.read() == data + b"bye\n"
-            with pytest.raises(asyncssh.ChannelOpenError, match=r"refused|Errno 111"):
-                await connection.open_connection("127.0.0.1", port)
-    finally:
-        await place.inside(f"kill {pid}")
-        await greeter.communicate()
+    data = random.Random(4).randbytes(5_000_000)
+    async with greeter(place) as port, place.connect() as connection:
+        reader, writer = await connection.open_connection("localhost", port)
+        assert await reader.readline() == b"hello\n"
+        writer.write(data)
+        writer.write_eof()
+        assert await reader.read() == data + b"bye\n"
+        with pytest.raises(asyncssh.ChannelOpenError, match=r"refused|Errno 111"):
+            await connection.open_connection("127.0.0.1", port)
 
 
 async def test_other_hosts_are_reached_from_inside_the_workspace(place: Place) -> None:
-    greeter = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(GREETER)} 127.0.0.2")
-    assert greeter.stdout is not None
-    pid, port = (int(number) for number in (await greeter.stdout.readline()).split())
-    try:
-        async with place.connect() as connection:
-            reader, writer = await connection.open_connection("127.0.0.2", port)
-            writer.write_eof()
-            assert await reader.read() == b"hello\nbye\n"
-            with pytest.raises(asyncssh.ChannelOpenError, match=r"unreachable|resolution|not known"):
-                await connection.open_connection("no-such-host.invalid", port)
-    finally:
-        await place.inside(f"kill {pid}")
-        await greeter.communicate()
+    async with greeter(place, "127.0.0.2") as port, place.connect() as connection:
+        reader, writer = await connection.open_connection("127.0.0.2", port)
+        writer.write_eof()
+        assert await reader.read() == b"hello\nbye\n"
+        with pytest.raises(asyncssh.ChannelOpenError, match=r"unreachable|resolution|not known"):
+            await connection.open_connection("no-such-host.invalid", port)
 
 
 async def test_ssh_carries_a_port_over_its_own_streams(place: Place) -> None:
-    greeter = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(GREETER)}")
-    assert greeter.stdout is not None
-    pid, port = (int(number) for number in (await greeter.stdout.readline()).split())
-    try:
+    async with greeter(place) as port:
         ran = await place.gateway.run(NAME, options=("-W", f"localhost:{port}"), stdin=b"to and fro\n")
         assert ran.stdout == b"hello\nto and fro\nbye\n"
-    finally:
-        await place.inside(f"kill {pid}")
-        await greeter.communicate()
 
 
 @pytest.mark.parametrize("port", [0, free_port()], ids=["any", "one"])
@@ -376,6 +357,19 @@ async def test_each_child_enters_the_cgroup_before_its_program_runs(local: Place
     ran = await local.gateway.run(NAME, f"cat {tmp_path}/entered; echo; echo $$")
     entered, own = ran.stdout.split()
     assert entered == own
+
+
+@contextlib.asynccontextmanager
+async def greeter(place: Place, host: str = "127.0.0.1") -> AsyncIterator[int]:
+    """A program of the workspace that listens; its port."""
+    running = await place.gateway.start(NAME, f"exec python3 -c {shlex.quote(GREETER)} {host}")
+    assert running.stdout is not None
+    pid, port = (int(number) for number in (await running.stdout.readline()).split())
+    try:
+        yield port
+    finally:
+        await place.inside(f"kill {pid}")
+        await running.communicate()
 
 
 async def has_gone(place: Place, pid: int) -> bool:
