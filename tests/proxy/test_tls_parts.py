@@ -15,6 +15,8 @@ from mlhub_proxy.certificates.mounted import Mounted
 from mlhub_proxy.certificates.own import all_names, local_addresses, make_own, still_serves
 from mlhub_proxy.certificates.pair import read_pair
 from mlhub_proxy.config import CONFIG, make_config
+from mlhub_proxy.entrance import CHALLENGES
+from mlhub_proxy.routes import TABLES
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.errors import Permanent
 from tests.proxy.stack import PROGRAMS
@@ -30,7 +32,7 @@ HARMLESS = "HTTP log/header format not usable with frontend 'web'"
 def test_haproxy_accepts_every_kind_of_entrance(tmp_path: Path, program: str) -> None:
     own = make_own(ProxySettings(), NOW)
     (tmp_path / "tls.pem").write_text(own.pem)
-    for name in ("public.map", "probe.map", "challenges.map"):
+    for name in (*TABLES, CHALLENGES):
         (tmp_path / name).touch()
     gateways: list[tuple[str, int] | None] = [None, ("127.0.0.1", 2222), ("::1", 2222), ("/run/ssh.sock", 0)]
     for tls, gateway, networks, host in itertools.product(
