@@ -17,6 +17,8 @@ class Backend:
         self.name, self.port = name, 0
         self.answer_headers: list[tuple[str, str]] = []
         """Beside its own, on plain answers."""
+        self.paths: list[str] = []
+        """All that was asked for."""
         self._runner: web.AppRunner | None = None
         self.proceed = asyncio.Event()
         """A stream sends its next piece when this is set."""
@@ -36,6 +38,7 @@ class Backend:
             await self._runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.paths.append(request.raw_path)
         match request.path.rsplit("/", 1)[-1]:
             case "ws":
                 return await self._echo(request)

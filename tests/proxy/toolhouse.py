@@ -176,11 +176,12 @@ async def running_house(folder: Path, *, host: str = "localhost", **settings: st
     workspace, tool = await Backend("workspace").start(), await Backend("tool").start()
     house = House(bus, hub, agent, Api(hub), workspace, tool)
     await bus.answer(OPEN_PORT, OpenPort, house._open_port, node=NODE)
-    hub.set(MLHUB_HUB_PUBLIC_URL=f"http://{host}:{agent.public}")
-    agent.settings["PUBLIC_URL"] = f"http://{host}:{agent.public}"
+    scheme = "https" if settings.get("TLS") == "on" else "http"
+    agent.settings["PUBLIC_URL"] = f"{scheme}://{host}:{agent.public}"
+    hub.set(MLHUB_HUB_PUBLIC_URL=agent.settings["PUBLIC_URL"])
     try:
         await agent.start()
-        await hub.start()
+        await hub.start(within=120)
         await agent.ready()
         yield house
     finally:
