@@ -171,6 +171,7 @@ def _proxy(instance: Instance, _: Credentials) -> dict[str, str]:
         "MLHUB_PROXY_PROBE_HOST": LOOPBACK,
         "MLHUB_PROXY_PROBE_PORT": str(port["probe"]),
         "MLHUB_PROXY_API_PORT": str(port["hub-api"]),
+        "MLHUB_PROXY_PUBLIC_URL": instance.site or instance.public_url,
         "MLHUB_PROXY_HUB_URL": _url(port["hub"]),
         "MLHUB_PROXY_HUB_API_URL": f"{_url(port['hub'])}/hub/api",
         "MLHUB_PROXY_DATA_DIR": str(instance.data.of("proxy")),
