@@ -146,7 +146,7 @@ async def test_our_own_certificate_names_this_host_and_is_kept(stopped_agent: Ag
 
 
 async def test_replicas_share_one_certificate(stopped_agent: Agent, other_agent: Agent) -> None:
-    await asyncio.gather(stopped_agent.start(TLS="on"), other_agent.start())
+    await asyncio.gather(stopped_agent.start(TLS="on", TLS_NAMES="old.example"), other_agent.start())
     await asyncio.gather(stopped_agent.ready(), other_agent.ready())
 
     async def one() -> bool:
@@ -161,15 +161,19 @@ async def test_replicas_share_one_certificate(stopped_agent: Agent, other_agent:
     await other_agent.ready()
     await until_async(one)
     assert await shown(stopped_agent.public) == der
-    # A name that it lacks makes another one, for both.
+    # A name that it lacks makes another one for both, with which both are content.
     await other_agent.stop()
     await other_agent.start(TLS_NAMES="new.example")
     await other_agent.ready()
 
     async def renewed() -> bool:
-        return "new.example" in names_of(await shown(stopped_agent.public)) and await one()
+        return {"old.example", "new.example"} < names_of(await shown(stopped_agent.public)) and await one()
 
     await until_async(renewed)
+    der = await shown(stopped_agent.public)
+    await asyncio.sleep(3)
+    assert await shown(other_agent.public) == der
+    assert await shown(stopped_agent.public) == der
 
 
 async def test_only_modern_tls_is_spoken(stopped_agent: Agent) -> None:

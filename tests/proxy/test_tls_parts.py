@@ -75,6 +75,7 @@ def test_a_name_of_the_gateway_is_asked_for_again_and_again() -> None:
         {"acme_domains": "localhost"},
         {"acme_directory": "http://ca.example/dir"},
         {"tls_names": "a b"},
+        {"tls_names": "hub.example:8080"},
         {"trusted_proxies": "everybody"},
         {"hsts_seconds": -1},
     ],
@@ -82,6 +83,12 @@ def test_a_name_of_the_gateway_is_asked_for_again_and_again() -> None:
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ProxySettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_names_are_written_as_certificates_have_them() -> None:
+    settings = ProxySettings(tls_names="HUB.example, 2001:DB8:0::7,[::1],*.Tools.example")  # type: ignore[arg-type]
+    assert settings.tls_names == ("hub.example", "2001:db8::7", "::1", "*.tools.example")
+    assert still_serves(make_own(settings, NOW), settings, NOW)
 
 
 def test_the_old_name_of_the_switch_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +145,10 @@ def test_our_own_serves_until_a_month_before_its_end_and_for_the_names_that_are_
     assert still_serves(own, settings, NOW + timedelta(days=334))
     assert not still_serves(own, settings, NOW + timedelta(days=336))
     assert not still_serves(own, ProxySettings(tls_names=("other.example",)), NOW)
+    after = make_own(ProxySettings(tls_names=("other.example",)), NOW, last=own)
+    assert {"hub.example", "other.example"} < after.names
+    late = NOW + timedelta(days=336)
+    assert "hub.example" not in make_own(ProxySettings(), late, last=own).names
     foreign = make("hub.example")
     assert not still_serves(read_pair(foreign.key + foreign.certificate), settings, NOW)
 

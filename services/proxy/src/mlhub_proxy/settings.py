@@ -22,9 +22,6 @@ Port = Annotated[int, Field(gt=0, lt=65536)]
 DomainName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^([A-Za-z0-9_-]+\.)+[A-Za-z0-9-]+$")]
 """As a certificate authority takes it: no wildcard, which it would ask for in another way than ours."""
 
-PlainName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^(\*\.)?[A-Za-z0-9._:-]+$")]
-"""A name or an address of a host, or all names below one."""
-
 Destination = tuple[
     Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]+$")], Annotated[int, Field(ge=0, lt=65536)]
 ]
@@ -46,6 +43,16 @@ def _http_address(url: str) -> str:
     if parts.scheme != "http" or not re.fullmatch(r"[A-Za-z0-9.:_-]+", parts.hostname or ""):
         raise ValueError("must be http://host:port")
     return url
+
+
+def _host(name: str) -> str:
+    """As certificates have it."""
+    try:
+        return str(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        if not re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name.lower()):
+            raise ValueError("must be a name or an address, without a port") from None
+        return name.lower()
 
 
 def _gateway(value: object) -> object:
@@ -86,7 +93,7 @@ class ProxySettings(CommonSettings):
     None, or a folder without them: a certificate of an authority if there are `acme_domains`, else one of our own.
     """
 
-    tls_names: Annotated[tuple[PlainName, ...], NoDecode, BeforeValidator(_split)] = ()
+    tls_names: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_split)] = ()
     """Names and addresses by which people reach us, separated by commas, for the certificate of our own."""
 
     acme_domains: Annotated[tuple[DomainName, ...], NoDecode, BeforeValidator(_split)] = ()

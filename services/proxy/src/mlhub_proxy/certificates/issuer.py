@@ -37,7 +37,7 @@ class Issuer:
 
     def __init__(self, settings: ProxySettings, shared: Table[TlsEntry], clock: Clock) -> None:
         self._settings, self._shared, self._clock = settings, shared, clock
-        self._authority = Authority(settings.acme_directory, settings.acme_ca_file, settings.acme_email)
+        self._authority = Authority(settings.acme_directory, settings.acme_ca_file, settings.acme_email or None)
 
     async def run(self) -> None:
         """Order when it is time, until cancelled."""

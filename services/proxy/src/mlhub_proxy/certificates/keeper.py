@@ -111,13 +111,13 @@ class Keeper:
         own = shared_pair(shared, OWN)
         if own is not None and still_serves(own, self._settings, self._clock()):
             return own
-        await self._share(shared)
+        await self._share(shared, own)
         return self._current  # what all replicas agreed on comes with the next change
 
-    async def _share(self, shared: Table[TlsEntry]) -> None:
-        pair, known = self._current, shared.get(OWN)
-        if pair is None or not still_serves(pair, self._settings, self._clock()):
-            pair = await asyncio.to_thread(make_own, self._settings, self._clock())
+    async def _share(self, shared: Table[TlsEntry], last: Pair | None) -> None:
+        now, pair, known = self._clock(), self._current, shared.get(OWN)
+        if pair is None or last is not None or not still_serves(pair, self._settings, now):
+            pair = await asyncio.to_thread(make_own, self._settings, now, last=last)
         entry = TlsEntry(Certificate(kind="certificate", pem=pair.pem))
         try:
             if known is None:

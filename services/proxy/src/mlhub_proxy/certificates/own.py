@@ -42,8 +42,13 @@ def still_serves(pair: Pair, settings: ProxySettings, now: datetime) -> bool:
     return pair.subject == SUBJECT and pair.covers(set_names(settings)) and now < pair.expires - _RENEWED
 
 
-def make_own(settings: ProxySettings, now: datetime) -> Pair:
-    """Make one for every name and address that this host answers to; it blocks for some milliseconds."""
+def make_own(settings: ProxySettings, now: datetime, *, last: Pair | None = None) -> Pair:
+    """Make one for every name and address that this host answers to; it blocks for some milliseconds.
+
+    And for those of the last one, unless its time is over: replicas with other settings must not take turns for ever.
+    """
+    kept = last.names if last is not None and now < last.expires - _RENEWED else ()
+    names = sorted({*all_names(settings), *kept})
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ML Hub, signed by itself")])
     public = key.public_key()
@@ -57,7 +62,7 @@ def make_own(settings: ProxySettings, now: datetime) -> Pair:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _SLOW_CLOCKS)
         .not_valid_after(now - _SLOW_CLOCKS + _VALID)
-        .add_extension(x509.SubjectAlternativeName(list(map(_general, all_names(settings)))), critical=False)
+        .add_extension(x509.SubjectAlternativeName(list(map(_general, names))), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(**usage, encipher_only=False, decipher_only=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
