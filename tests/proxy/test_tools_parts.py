@@ -4,13 +4,18 @@ import asyncio
 import base64
 import json
 import time
+from contextlib import nullcontext
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
+from mlhub_proxy.routes import SITES, of_record
+from mlhub_proxy.settings import ProxySettings
 from mlhub_proxy.tools.recent import Recent
 from mlhub_proxy.tools.seals import Seals, Ticket
+from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceSpec
 from mlhub_shared.errors import Temporary
+from tests.support.makers import record
 
 
 class Oracle:
@@ -94,3 +99,30 @@ def test_only_a_fresh_ticket_of_ours_is_one(spoilt: str, monkeypatch: pytest.Mon
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 601)
     assert seals.ticket_of(ticket) is None
+
+
+@pytest.mark.parametrize(
+    ("domain", "public_url", "is_fine"),
+    [
+        ("", "", True),
+        ("tools.example", "https://hub.example", True),
+        ("tools.example", "http://127.0.0.1:8080/", True),
+        ("tools.example", "", False),
+        ("tools.example", "hub.example", False),
+        ("Tools.example", "https://hub.example", False),
+        ("tools.example\n  bind :1", "https://hub.example", False),
+        (".tools", "https://hub.example", False),
+    ],
+)
+def test_a_domain_of_tools_is_one_and_needs_the_hubs_address(domain: str, public_url: str, is_fine: bool) -> None:
+    with nullcontext() if is_fine else pytest.raises(ValidationError):
+        ProxySettings(tools_domain=domain, public_url=public_url)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_only_ready_workspaces_have_sites_and_only_where_there_is_a_domain(phase: Phase) -> None:
+    there = Endpoint(host="10.0.0.7", port=8888)
+    own = record("a.b", phase=phase, endpoint=there, base_url="/user/a.b/", spec=WorkspaceSpec(own_tools=True))
+    found = {key: value for (table, key), value in of_record(own, base="/", has_sites=True).items() if table == SITES}
+    assert found == ({own.name: f"10.0.0.7|8888|{own.name}|1|0|any"} if phase is Phase.READY else {})
+    assert not any(table == SITES for table, _ in of_record(own, base="/"))
