@@ -200,3 +200,11 @@ async def test_nothing_is_sent_but_what_is_said(place: Place) -> None:
     ran = await alice.run("alice", "echo hello", options=("-o", "LogLevel=DEBUG3"))
     assert "debug1: Exit status 0" in ran.stderr
     assert "Received SSH2_MSG_IGNORE" not in ran.stderr
+
+
+async def test_openssh_gets_a_fast_cipher_and_others_one_that_they_have(place: Place) -> None:
+    alice = await place.client("alice")
+    ran = await alice.run("alice", "true", options=("-v", "-o", "LogLevel=DEBUG1"))
+    assert "server->client cipher: aes128-gcm@openssh.com" in ran.stderr
+    async with place.connect("alice", alice.key, encryption_algs=["aes256-ctr"]) as connection:
+        assert (await connection.run("echo in")).stdout == "in\n"

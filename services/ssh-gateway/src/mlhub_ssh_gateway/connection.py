@@ -12,7 +12,7 @@ from mlhub_ssh_gateway import forwarding
 from mlhub_ssh_gateway.access import KEY, TOKEN, WORKSPACE_KEY, Denial, Doorkeeper, Login
 from mlhub_ssh_gateway.destinations import Pattern
 from mlhub_ssh_gateway.forwarding import prohibited
-from mlhub_ssh_gateway.lean import LeanConnection
+from mlhub_ssh_gateway.lean import LeanServerConnection
 from mlhub_ssh_gateway.lockout import Lockout
 from mlhub_ssh_gateway.metrics import FORWARDS_REFUSED, LOCKED, LOGINS
 from mlhub_ssh_gateway.neighbours import Neighbours
@@ -245,7 +245,7 @@ class Client(asyncssh.SSHServer):
         return self._way, self._session
 
 
-class ProvingConnection(LeanConnection, asyncssh.SSHServerConnection):
+class ProvingConnection(LeanServerConnection):
     """A connection that tells its client when a key has been proved, not merely offered.
 
     Whoever proves a key that may not enter is refused then, just like everybody else.

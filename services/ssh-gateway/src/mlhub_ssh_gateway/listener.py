@@ -32,7 +32,7 @@ _VERSION = "OpenSSH_9.2_mlhub"
 """Clients of OpenSSH say that they read no more (`eow@openssh.com`) only to what calls itself OpenSSH."""
 _KEY_EXCHANGES = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr")
-"""The last one for clients without GCM; OpenSSH takes the first it prefers, which is not it."""
+"""The last one for clients without GCM."""
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 _SIGNATURES = ("ssh-ed25519", "sk-ssh-ed25519@openssh.com", "rsa-sha2-512", "rsa-sha2-256", "ecdsa-sha2-nistp256")
 
