@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlhub_shared.contracts.workspace import Endpoint
-from tests.proxy.toolhouse import TOOL, House, running_house
+from tests.proxy.toolhouse import STALE, TOOL, House, running_house
 from tests.support.waiting import until_async
-
-STALE = 5.0
 
 
 @pytest.fixture

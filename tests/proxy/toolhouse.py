@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 
 from mlhub_shared.bus import Bus
@@ -24,6 +25,8 @@ from tests.support.makers import NOW
 from tests.support.nats_server import NatsServer
 
 NODE, TOOL = "node1", 8050
+STALE = 5.0
+"""Seconds that what the hub has said may still hold."""
 PROXY_TOKEN = "a-token-of-the-proxy-that-is-long-enough"
 
 
@@ -154,6 +157,15 @@ class Browser:
         assert token is not None, page.text
         headers = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin"}
         return await self.http.post(path, data=data | {"_xsrf": token[1]}, headers=headers)
+
+
+@asynccontextmanager
+async def socket_to(house: House, path: str, **headers: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A WebSocket."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    url = f"ws://localhost:{house.agent.public}{path}"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=named) as socket:
+        yield socket
 
 
 @asynccontextmanager
