@@ -14,6 +14,7 @@ from mlhub_proxy.activity import ActivityLog
 from mlhub_proxy.binary import find_haproxy
 from mlhub_proxy.config import CONFIG, make_config
 from mlhub_proxy.place import network_of, placed
+from mlhub_proxy.routes import TABLES
 from mlhub_proxy.runtime_api import Counter
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.errors import Permanent
@@ -79,7 +80,7 @@ def test_haproxy_accepts_the_configuration_without_a_warning(tmp_path: Path, cha
     config = make_config(ProxySettings(**{"data_dir": tmp_path, **changed}), "2.8")  # type: ignore[arg-type]
     for name, text in config.files.items():
         (tmp_path / name).write_text(text)
-    for name in ("public.map", "probe.map"):
+    for name in TABLES:
         (tmp_path / name).touch()
     command = [get_haproxy_binary(), "-c", "-V", "-f", CONFIG]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
