@@ -149,7 +149,8 @@ def test_a_workspace_reaches_the_hubs_api_and_nothing_else_of_the_deployment(
     closed = [
         (inside["nats"], 4222), (inside["hub"], 8081), (inside["cleanup"], 8084), (inside["spawner-worker"], 2200),
         (inside["spawner-worker"], 8084), (near["proxy"], 8003), (near["proxy"], 8084), (near["ssh-gateway"], 8084),
-        (near["proxy"], 8080), (near["ssh-gateway"], 2222), ("nats", 4222), ("hub", 8081),
+        (near["proxy"], 8080), (near["ssh-gateway"], 2222), (near["ssh-gateway"], 2223),
+        (inside["ssh-gateway"], 2223), ("nats", 4222), ("hub", 8081),
     ]  # fmt: skip
     code = DIAL.format(targets=[("mlhub", 8002), *closed])
     printed = run_cell(compose_stack.hub, ADMIN, code, server="small", within=120).splitlines()
