@@ -208,3 +208,17 @@ async def test_openssh_gets_a_fast_cipher_and_others_one_that_they_have(place: P
     assert "server->client cipher: aes128-gcm@openssh.com" in ran.stderr
     async with place.connect("alice", alice.key, encryption_algs=["aes256-ctr"]) as connection:
         assert (await connection.run("echo in")).stdout == "in\n"
+
+
+async def test_a_slow_reader_holds_up_the_program_and_fills_nothing(place: Place) -> None:
+    alice = await place.client("alice")
+    made = place.directory("alice") / "made"
+    line = "i=0; while [ $i -lt 80 ]; do head -c 1000000 /dev/zero; i=$((i+1)); echo $i > made; done"
+    process = await alice.start("alice", line)
+    assert process.stdout is not None
+    taken = 0
+    while taken < 10_000_000:
+        taken += len(await asyncio.wait_for(process.stdout.read(65536), 30))
+        await asyncio.sleep(0.005)
+    assert int(made.read_text()) < 10 + 15
+    await end(process)

@@ -1,11 +1,14 @@
-"""Connections that send nothing but what is to be said."""
+"""Connections that send nothing but what is to be said, and channels that take no more than they can hand on."""
 
 from typing import Any
 
 import asyncssh
+from asyncssh.channel import SSHChannel
 
 _IGNORE = 2
 """SSH_MSG_IGNORE of RFC 4253."""
+_WINDOW_ADJUST = 93
+"""SSH_MSG_CHANNEL_WINDOW_ADJUST of RFC 4254."""
 
 
 class LeanConnection(asyncssh.SSHServerConnection):
@@ -18,3 +21,27 @@ class LeanConnection(asyncssh.SSHServerConnection):
         """Send it, unless it is empty."""
         if pkttype != _IGNORE:
             super().send_packet(pkttype, *args, **fields)
+
+
+def _deliver_data(channel: SSHChannel[bytes], data: bytes, datatype: asyncssh.DataType) -> None:
+    """Hand data to the session, and let the sender send as much more as has been handed on since it was last told.
+
+    asyncssh's own would let it send for what still waits here as well, and a slow reader's stream would pile up.
+    """
+    if channel._encoding is not None:
+        # None of ours: text may wait in a decoder.
+        _deliver_text(channel, data, datatype)
+        return
+    delivered = getattr(channel, "_delivered", 0) + len(data)
+    if delivered > channel._init_recv_window / 2:
+        channel.send_packet(_WINDOW_ADJUST, delivered.to_bytes(4, "big"))
+        channel._recv_window += delivered
+        delivered = 0
+    channel._delivered = delivered  # type: ignore[attr-defined]
+    if channel._session is not None:
+        channel._session.data_received(data, datatype)
+
+
+_deliver_text = SSHChannel._deliver_data
+# All kinds of channels, those that asyncssh makes by itself too.
+SSHChannel._deliver_data = _deliver_data  # type: ignore[assignment,method-assign]
