@@ -68,7 +68,11 @@ async def _place(bench: Bench) -> AsyncIterator[Place]:
         hub = await deployment.start_hub()
         async with deployment.client() as client:
             await client.spawn(_USER)
-        yield Place(deployment, proxy, hub, tool)
+            try:
+                yield Place(deployment, proxy, hub, tool)
+            finally:
+                # Workspaces outlive their worker.
+                await client.stop(_USER)
 
 
 async def _answers(place: Place) -> bool:

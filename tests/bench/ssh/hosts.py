@@ -66,8 +66,12 @@ async def our_way(bench: Bench, *, settings: Mapping[str, object] | None = None)
         async with one.client() as hub:
             await asyncio.to_thread(_register, one, client)
             await hub.spawn(USER)
-        await way.gateway.until(partial(_opens, client, OURS))
-        yield way
+            try:
+                await way.gateway.until(partial(_opens, client, OURS))
+                yield way
+            finally:
+                # Workspaces outlive their worker.
+                await hub.stop(USER)
 
 
 @asynccontextmanager
