@@ -116,5 +116,6 @@ def _fingerprint(data: bytes) -> str | None:
         return None
     try:
         return asyncssh.import_public_key(b" ".join(words)).get_fingerprint()
-    except asyncssh.KeyImportError:
+    except (asyncssh.KeyImportError, ValueError, OverflowError):
+        # The last two of keys that are well-formed and have bad numbers.
         return None
