@@ -26,6 +26,8 @@ class Shower:
     key: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
     answer: bytes | None = None
     """None: the key."""
+    is_busy: bool = False
+    """Takes whoever asks, and says nothing."""
     port: int = 0
     asked: int = 0
 
@@ -36,8 +38,21 @@ class Shower:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         self.asked += 1
+        if self.is_busy:
+            await reader.read()
+            writer.close()
+            return
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + (self.answer or self.key.export_public_key()))
         writer.close()
+
+
+class Clock:
+    """The loop's, with time that a test need not wait for."""
+
+    skipped = 0.0
+
+    def __call__(self) -> float:
+        return asyncio.get_running_loop().time() + self.skipped
 
 
 @dataclass
@@ -46,6 +61,7 @@ class Town:
 
     bus: Bus
     own_keys: OwnKeys
+    clock: Clock
     running: "asyncio.Task[None]"
     stack: AsyncExitStack
 
@@ -68,11 +84,12 @@ class Town:
 
 @asynccontextmanager
 async def make_town(bus: Bus) -> AsyncIterator[Town]:
-    own_keys = OwnKeys(bus.start_table(bus.workspaces))
+    clock = Clock()
+    own_keys = OwnKeys(bus.start_table(bus.workspaces), clock)
     async with AsyncExitStack() as stack:
         running = asyncio.ensure_future(own_keys.run())
         try:
-            yield Town(bus, own_keys, running, stack)
+            yield Town(bus, own_keys, clock, running, stack)
         finally:
             await end_tasks(running)
 
@@ -108,3 +125,21 @@ async def test_one_that_shows_bad_numbers_is_none_of_the_others_trouble(town: To
     await until(lambda: town.running.done() or town.shows(alice))
     assert not town.running.done()
     assert not town.shows(hostile)
+
+
+async def test_a_key_is_kept_while_its_workspace_is_too_busy_to_say_it_again(town: Town) -> None:
+    alice = await town.add(Shower("alice"))
+    await until(lambda: town.shows(alice))
+    alice.is_busy, town.clock.skipped = True, 121
+    await until(lambda: alice.asked >= 3)
+    assert town.shows(alice)
+    alice.is_busy, alice.answer = False, b"no key any more"
+    await until(lambda: not town.shows(alice))
+
+
+async def test_a_key_does_not_outlive_its_endpoint(town: Town) -> None:
+    alice = await town.add(Shower("alice"))
+    await until(lambda: town.shows(alice))
+    alice.is_busy = True
+    await town.put(alice, endpoint=Endpoint(host="127.0.0.2", port=alice.port))
+    await until(lambda: not town.shows(alice), within=2)

@@ -15,6 +15,7 @@ import structlog
 from mlhub_shared.bus import Table
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceRecord
+from mlhub_shared.errors import Temporary
 
 log = structlog.get_logger(__name__)
 
@@ -83,14 +84,20 @@ class OwnKeys:
 
         async def ask(shown: _Shown) -> None:
             async with slots:
-                shown.fingerprint = await _fetch(client, shown.endpoint)
-                shown.due = self._clock() + (_AGAIN if shown.fingerprint is None else _FRESH)
+                try:
+                    shown.fingerprint = await _fetch(client, shown.endpoint)
+                except Temporary as error:
+                    # Who is in by a key stays while his workspace is too busy to say it again.
+                    log.debug("own_key.not_got", workspace=shown.workspace.name, error=str(error))
+                    shown.due = self._clock() + _AGAIN
+                else:
+                    shown.due = self._clock() + (_AGAIN if shown.fingerprint is None else _FRESH)
 
         await asyncio.gather(*(ask(shown) for shown in self._shown.values() if shown.due <= now))
 
 
 async def _fetch(client: httpx.AsyncClient, endpoint: Endpoint) -> str | None:
-    """The fingerprint of the key that is shown there; None if there is none."""
+    """The fingerprint of the key that is shown there, None if what is shown is none; Temporary if nobody answers."""
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     data = b""
     try:
@@ -105,8 +112,7 @@ async def _fetch(client: httpx.AsyncClient, endpoint: Endpoint) -> str | None:
                 if len(data) > _MOST:
                     return None
     except (httpx.HTTPError, TimeoutError) as error:
-        log.debug("own_key.not_got", host=endpoint.host, error=str(error) or type(error).__name__)
-        return None
+        raise Temporary(str(error) or type(error).__name__) from error
     return _fingerprint(data)
 
 
