@@ -321,12 +321,24 @@ async def test_an_image_without_python_says_what_its_loopback_lacks(tmp_path: Pa
     async with docker(tmp_path, BARE_IMAGE) as site:
         assert isinstance(site.backend, DockerBackend)
         name = await site.start()
-        # Bash can't listen, so another container of the same network does.
-        command = ("docker", "run", "--rm", "--detach", "--network", f"container:{name}", PYTHON_IMAGE)
-        assert (await execute(*command, "python3", "-c", LISTEN, "127.0.0.1/7006")).status == 0
-        await until_async(lambda: lists(site, name, [7006]))
-        with pytest.raises(Permanent, match="needs python3"):
-            await site.ports.open(name, 7006)
+        async with listener_of(name, "127.0.0.1/7006"):
+            await until_async(lambda: lists(site, name, [7006]))
+            with pytest.raises(Permanent, match="needs python3"):
+                await site.ports.open(name, 7006)
+
+
+@contextlib.asynccontextmanager
+async def listener_of(name: str, where: str) -> AsyncIterator[None]:
+    """A program that listens there in a workspace whose image has none: in another container of its network."""
+    # Not for ever: it outlives its network, and this test if that is killed.
+    program = ("timeout", "300", "python3", "-c", LISTEN, where)
+    command = ("docker", "run", "--rm", "--detach", "--network", f"container:{name}", PYTHON_IMAGE, *program)
+    ran = await execute(*command)
+    assert ran.status == 0, ran.stderr
+    try:
+        yield
+    finally:
+        await execute("docker", "rm", "--force", ran.stdout.decode().strip())
 
 
 async def lists(site: Site, name: str, ports: list[int]) -> bool:
