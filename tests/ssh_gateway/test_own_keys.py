@@ -5,13 +5,13 @@ import base64
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import asyncssh
 import pytest
 
 from mlhub_shared.bus import Bus
-from mlhub_shared.contracts.workspace import Endpoint, WorkspaceSpec
+from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceSpec
 from mlhub_shared.tasks import end_tasks
 from mlhub_ssh_gateway.own_keys import OwnKeys
 from tests.support.makers import record, workspace
@@ -30,6 +30,8 @@ class Shower:
     """Takes whoever asks, and says nothing."""
     port: int = 0
     asked: int = 0
+    given_up: int = 0
+    """Askers who did not wait any longer."""
 
     @property
     def fingerprint(self) -> str:
@@ -40,6 +42,7 @@ class Shower:
         self.asked += 1
         if self.is_busy:
             await reader.read()
+            self.given_up += 1
             writer.close()
             return
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + (self.answer or self.key.export_public_key()))
@@ -133,7 +136,7 @@ async def test_a_key_is_kept_while_its_workspace_is_too_busy_to_say_it_again(tow
     alice.is_busy, town.clock.skipped = True, 121
     await until(lambda: alice.asked >= 3)
     assert town.shows(alice)
-    alice.is_busy, alice.answer = False, b"no key any more"
+    alice.is_busy, alice.answer, town.clock.skipped = False, b"no key any more", 242
     await until(lambda: not town.shows(alice))
 
 
@@ -143,3 +146,15 @@ async def test_a_key_does_not_outlive_its_endpoint(town: Town) -> None:
     alice.is_busy = True
     await town.put(alice, endpoint=Endpoint(host="127.0.0.2", port=alice.port))
     await until(lambda: not town.shows(alice), within=2)
+
+
+async def test_those_who_do_not_answer_hold_up_no_news_of_the_others(town: Town) -> None:
+    silent = await town.add(Shower("mallory", is_busy=True))
+    for number in range(40):
+        await town.put(replace(silent, user=f"mallory{number}"))
+    await until(lambda: silent.asked > 1)
+    alice = await town.add(Shower("alice"))
+    await until(lambda: town.shows(alice))
+    await town.put(alice, phase=Phase.STOPPED)
+    await until(lambda: not town.shows(alice))
+    assert silent.given_up < 40
