@@ -116,6 +116,31 @@ async def test_hostile_login_names_are_refused_like_any_other(
     assert "\x1b]0" not in said
 
 
+async def test_packets_without_end_before_the_login_hold_up_nobody(place: Place) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.listen_port)
+    writer.write(b"SSH-2.0-x\r\n" + (b"\0\0\0\x0c\6\2\0\0\0\0" + bytes(6)) * 100_000)
+    closed = asyncio.ensure_future(reader.read())
+    longest, loop = 0.0, asyncio.get_running_loop()
+    async with asyncio.timeout(20):
+        while not closed.done():
+            before = loop.time()
+            await asyncio.sleep(0)
+            longest = max(longest, loop.time() - before)
+    assert longest < 0.5
+    await asyncio.gather(closed, return_exceptions=True)
+    writer.close()
+
+
+async def test_a_megabyte_before_the_login_ends_it(place: Place) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.listen_port)
+    writer.write(b"SSH-2.0-x\r\n" + (b"\0\0\x80\x0c\6\2\0\0\x80\0" + bytes(0x8006)) * 20)
+    with contextlib.suppress(ConnectionError):
+        # Long before the login's time is over.
+        async with asyncio.timeout(10):
+            await reader.read()
+    writer.close()
+
+
 async def test_half_open_handshakes_run_into_their_time_out(quiet_place: Place) -> None:
     await quiet_place.put("alice")
     async with quiet_place.gateway(login_timeout=quiet_place.settings.hub_timeout):

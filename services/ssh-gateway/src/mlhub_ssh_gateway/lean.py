@@ -11,6 +11,14 @@ _IGNORE = 2
 _WINDOW_ADJUST = 93
 """SSH_MSG_CHANNEL_WINDOW_ADJUST of RFC 4254."""
 
+_MOST_BYTES, _MOST_PACKETS = 256 * 1024, 256
+"""Of a client that is not in; the most that one offers, 60 keys and as many signatures, is below half of it."""
+_READ, _READ_INSIDE = 4 * 1024, 64 * 1024
+"""Bytes read in one turn of the loop, before and after the login.
+
+asyncssh copies what is left of them for each packet: the work for small packets grows with the square.
+"""
+
 
 class LeanConnection(SSHConnection):
     """A connection without asyncssh's empty packet before each packet.
@@ -25,7 +33,27 @@ class LeanConnection(SSHConnection):
 
 
 class LeanServerConnection(LeanConnection, asyncssh.SSHServerConnection):
-    """The same for a client's connection; OpenSSH is offered no cipher but GCM."""
+    """The same for a client's connection, which takes little of strangers; OpenSSH is offered no cipher but GCM."""
+
+    _bytes = _packets = 0
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType = None) -> None:
+        """Take what came, unless it is too much before the login."""
+        if self._transport is not None:
+            # There is no public way to bound a read.
+            self._transport.max_size = _READ_INSIDE if self._auth_complete else _READ  # type: ignore[attr-defined]
+        self._bytes += len(data)
+        if self._auth_complete or self._bytes <= _MOST_BYTES:
+            super().data_received(data, datatype)
+        else:
+            self.abort()
+
+    def _recv_pkthdr(self) -> bool:
+        has_one = super()._recv_pkthdr()
+        self._packets += has_one
+        if self._packets > _MOST_PACKETS and not self._auth_complete:
+            raise asyncssh.ProtocolError("too many packets before the login")
+        return has_one
 
     def _send_kexinit(self) -> None:
         # OpenSSH's own order has CTR, which takes half as much work again, before GCM; others may have no GCM.
