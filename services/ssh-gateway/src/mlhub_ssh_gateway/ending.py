@@ -1,6 +1,7 @@
 """Ending sessions that are open: on request, and when what let somebody in is withdrawn."""
 
 import asyncio
+import contextlib
 
 import structlog
 
@@ -16,7 +17,9 @@ from mlhub_ssh_gateway.sessions import Session, Sessions
 log = structlog.get_logger(__name__)
 
 _SETTLES = 1.0
-"""Seconds before a key that is gone is believed to be: the hub fills a store that was lost again."""
+"""Seconds before a key that is gone is believed to be."""
+_REFILLED = 10.0
+"""Seconds in which none is after the store was lost: the hub fills it again."""
 _ROUND = 2.5
 """Seconds in which the hub is asked once about everybody whom only it knows about."""
 _LEAST_PAUSE = 1 / 30
@@ -32,6 +35,9 @@ class Endings:
         self._sessions, self._doorkeeper, self._keys, self._replica = sessions, doorkeeper, keys, replica
         self._asking: dict[Login, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._revision, self._believed_from = 0, 0.0
+        self._keyless: dict[str, float] = {}
+        """Sessions by id, and since when their key is gone."""
 
     async def answer(self, query: EndSession) -> OpenSession:
         """End one session; NotFound if it has ended already."""
@@ -47,11 +53,23 @@ class Endings:
     async def follow_keys(self) -> None:
         """End the sessions of keys that are taken away, for ever."""
         with self._keys.changes() as changes:
-            async for _ in changes:
-                if self._without_key():
-                    await asyncio.sleep(_SETTLES)
-                    for session in self._without_key():
-                        self._end(session, "this key does not log in any more", _SELF, "key")
+            while True:
+                # A workspace's own key is in no table.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_SETTLES if self._keyless else _ROUND):
+                        await anext(changes)
+                self._look_at_keys(asyncio.get_running_loop().time())
+
+    def _look_at_keys(self, now: float) -> None:
+        if self._keys.revision < self._revision:
+            # Revisions that begin anew are another store's.
+            self._believed_from = now + _REFILLED
+        self._revision = self._keys.revision
+        gone = [session for session in self._sessions.all() if not self._doorkeeper.has_key(session.login)]
+        self._keyless = {session.id: self._keyless.get(session.id, now) for session in gone}
+        for session in gone:
+            if now >= max(self._keyless[session.id] + _SETTLES, self._believed_from):
+                self._end(session, "this key does not log in any more", _SELF, "key")
 
     async def ask_again(self) -> None:
         """Ask the hub about those whom only it knows about, and end those who may not stay, for ever."""
@@ -59,8 +77,6 @@ class Endings:
         try:
             while True:
                 round_ends = loop.time() + _ROUND
-                for session in self._without_key():
-                    self._end(session, "this key does not log in any more", _SELF, "key")
                 logins = [login for login in self._sessions.logins() if self._doorkeeper.needs_asking(login)]
                 for login in logins:
                     self._ask(login)
@@ -88,9 +104,6 @@ class Endings:
         for session in self._sessions.all():
             if session.login == login:
                 self._end(session, sentence, _SELF, "access")
-
-    def _without_key(self) -> list[Session]:
-        return [session for session in self._sessions.all() if not self._doorkeeper.has_key(session.login)]
 
     def _end(self, session: Session, sentence: str, by: str, reason: str) -> None:
         ENDED.labels(reason=reason).inc()
