@@ -174,6 +174,18 @@ async def test_a_transfer_that_the_gateways_end_cuts_fails_cleanly(quiet_place: 
         assert (await alice.run("alice", "echo in")).stdout == b"in\n"
 
 
+async def at_rest(made: Path) -> int:
+    """How much a program says it has made, once it makes no more."""
+    sizes = [-1, 0]
+    while sizes[-1] == 0 or sizes[-1] != sizes[-2]:
+        await asyncio.sleep(1)
+        sizes.append(int(made.read_text() or 0) if made.exists() else 0)
+    return sizes[-1]
+
+
+MAKES = "i=0; while [ $i -lt 100 ]; do head -c 1000000 /dev/zero; i=$((i+1)); echo $i > made; done"
+
+
 async def test_a_reader_that_is_slow_costs_no_memory_and_holds_up_nobody(quiet_place: Place) -> None:
     place, http = quiet_place, free_port()
     await place.put("alice")
@@ -183,11 +195,40 @@ async def test_a_reader_that_is_slow_costs_no_memory_and_holds_up_nobody(quiet_p
         await until_async(lambda: serves(place.settings.listen_port))
         assert (await alice.run("alice", "echo in")).stdout == b"in\n"
         before = memory(process.pid)
-        slow = await alice.start("alice", "head -c 100000000 /dev/zero")
-        await asyncio.sleep(3)
+        slow = await alice.start("alice", MAKES)
+        async with asyncio.timeout(30):
+            assert await at_rest(place.directory("alice") / "made") < 30
         assert memory(process.pid) - before < 10_000_000
         assert (await alice.run("alice", "echo in")).stdout == b"in\n"
         await end(slow)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_a_client_that_grants_much_and_reads_nothing_costs_no_memory(quiet_place: Place) -> None:
+    place = quiet_place
+    await place.put("alice")
+    key = (await place.client("alice")).key
+    process = await start(place, free_port())
+    try:
+        await until_async(lambda: serves(place.settings.listen_port))
+        async with place.connect("alice", key) as connection:
+            assert (await connection.run("echo in")).stdout == "in\n"
+            before = memory(process.pid)
+            client = await connection.create_process(MAKES, encoding=None, window=0xFFFFFFFF)
+            transport = connection._transport
+            assert transport is not None
+            transport.pause_reading()
+            async with asyncio.timeout(30):
+                assert await at_rest(place.directory("alice") / "made") < 30
+            assert memory(process.pid) - before < 10_000_000
+            transport.resume_reading()
+            taken = 0
+            async with asyncio.timeout(30):
+                while piece := await client.stdout.read(1_000_000):
+                    taken += len(piece)
+            assert taken == 100_000_000
     finally:
         process.terminate()
         await process.wait()

@@ -12,7 +12,7 @@ from mlhub_ssh_gateway import forwarding
 from mlhub_ssh_gateway.access import KEY, TOKEN, WORKSPACE_KEY, Denial, Doorkeeper, Login
 from mlhub_ssh_gateway.destinations import Pattern
 from mlhub_ssh_gateway.forwarding import prohibited
-from mlhub_ssh_gateway.lean import LeanServerConnection
+from mlhub_ssh_gateway.lean import LeanServerConnection, bound_unsent
 from mlhub_ssh_gateway.lockout import Lockout
 from mlhub_ssh_gateway.metrics import FORWARDS_REFUSED, LOCKED, LOGINS
 from mlhub_ssh_gateway.neighbours import Neighbours
@@ -68,6 +68,7 @@ class Client(asyncssh.SSHServer):
         self._connection = conn
         # There is no public way to hear of a signature's proof.
         conn.__class__ = ProvingConnection
+        bound_unsent(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Close what it opened."""

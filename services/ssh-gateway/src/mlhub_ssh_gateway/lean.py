@@ -20,11 +20,41 @@ asyncssh copies what is left of them for each packet: the work for small packets
 """
 
 
-class LeanConnection(SSHConnection):
-    """A connection without asyncssh's empty packet before each packet.
+_MOST_UNSENT, _LITTLE_UNSENT = 512 * 1024, 128 * 1024
+"""Bytes that wait for a peer which does not read them: when its channels are held up, and when they go on."""
 
-    They guard ciphers that are not offered here (CBC), and take a third of the work that a stream makes.
+
+class LeanConnection(SSHConnection):
+    """A connection without asyncssh's empty packet before each packet, whose channels wait for a peer that reads.
+
+    Those packets guard ciphers that are not offered here (CBC), and take a third of the work that a stream makes.
+    What a channel may send says its peer, which may grant whatever it likes; so that alone is no bound.
     """
+
+    _is_full = False
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether the peer reads; what is said while keys are exchanged would have to be kept, too."""
+        return self._kex_complete and not self._is_full
+
+    def pause_writing(self) -> None:
+        """Keep what channels have to say with them."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Let them go on."""
+        self._is_full = False
+        self._go_on()
+
+    def _send_deferred_packets(self) -> None:
+        super()._send_deferred_packets()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        for channel in tuple(self._channels.values()):
+            if self.takes_data and channel._send_buf:
+                channel._flush_send_buf()
 
     def send_packet(self, pkttype: int, *args: bytes, **fields: Any) -> None:
         """Send it, unless it is empty."""
@@ -73,6 +103,14 @@ class LeanClient(asyncssh.SSHClient):
         """Before anything is sent."""
         # There is no public way to another class of connection.
         conn.__class__ = _LeanClientConnection
+        bound_unsent(conn)
+
+
+def bound_unsent(conn: SSHConnection) -> None:
+    """Let little wait for a peer that does not read."""
+    # There is no public way to the transport.
+    if conn._transport is not None:
+        conn._transport.set_write_buffer_limits(_MOST_UNSENT, _LITTLE_UNSENT)
 
 
 def _deliver_data(channel: SSHChannel[bytes], data: bytes, datatype: asyncssh.DataType) -> None:
@@ -94,6 +132,16 @@ def _deliver_data(channel: SSHChannel[bytes], data: bytes, datatype: asyncssh.Da
         channel._session.data_received(data, datatype)
 
 
+def _flush_send_buf(channel: SSHChannel[bytes]) -> None:
+    """Send what the peer has room for; what it does not read stays with the channel, which pauses its session."""
+    if channel._send_buf and not getattr(channel._conn, "takes_data", True):
+        channel._pause_resume_writing()
+    else:
+        _flush_at_once(channel)
+
+
+_flush_at_once = SSHChannel._flush_send_buf
 _deliver_text = SSHChannel._deliver_data
 # All kinds of channels, those that asyncssh makes by itself too.
 SSHChannel._deliver_data = _deliver_data  # type: ignore[assignment,method-assign]
+SSHChannel._flush_send_buf = _flush_send_buf  # type: ignore[assignment,method-assign]
