@@ -174,12 +174,17 @@ async def test_a_transfer_that_the_gateways_end_cuts_fails_cleanly(quiet_place: 
         assert (await alice.run("alice", "echo in")).stdout == b"in\n"
 
 
+def count_in(made: Path) -> int:
+    """What a program has written there last."""
+    return int(made.read_text() or 0) if made.exists() else 0
+
+
 async def at_rest(made: Path) -> int:
     """How much a program says it has made, once it makes no more."""
     sizes = [-1, 0]
     while sizes[-1] == 0 or sizes[-1] != sizes[-2]:
         await asyncio.sleep(1)
-        sizes.append(int(made.read_text() or 0) if made.exists() else 0)
+        sizes.append(count_in(made))
     return sizes[-1]
 
 

@@ -206,6 +206,7 @@ async def test_openssh_gets_a_fast_cipher_and_others_one_that_they_have(place: P
     alice = await place.client("alice")
     ran = await alice.run("alice", "true", options=("-v", "-o", "LogLevel=DEBUG1"))
     assert "server->client cipher: aes128-gcm@openssh.com" in ran.stderr
+    assert (await alice.run("alice", "echo in", options=("-c", "aes256-ctr"))).stdout == b"in\n"
     async with place.connect("alice", alice.key, encryption_algs=["aes256-ctr"]) as connection:
         assert (await connection.run("echo in")).stdout == "in\n"
 

@@ -1,13 +1,22 @@
 """Connections that send nothing but what is to be said, and channels that take no more than they can hand on."""
 
+import asyncio
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import asyncssh
 from asyncssh.channel import SSHChannel
 from asyncssh.connection import SSHConnection
+from asyncssh.packet import SSHPacket
 
 _IGNORE = 2
 """SSH_MSG_IGNORE of RFC 4253."""
+_KEXINIT = 20
+"""SSH_MSG_KEXINIT of RFC 4253."""
+_BEFORE_NAMES = 17
+"""Bytes of its kind and cookie."""
+_FOR_OFFER = 0.5
+"""Seconds for a client to make the first offer, if it waits for ours (auditors do)."""
 _WINDOW_ADJUST = 93
 """SSH_MSG_CHANNEL_WINDOW_ADJUST of RFC 4254."""
 
@@ -63,9 +72,11 @@ class LeanConnection(SSHConnection):
 
 
 class LeanServerConnection(LeanConnection, asyncssh.SSHServerConnection):
-    """The same for a client's connection, which takes little of strangers; OpenSSH is offered no cipher but GCM."""
+    """The same for a client's connection; takes little of strangers, and offers an OpenSSH that has GCM nothing else."""
 
     _bytes = _packets = 0
+    _has_offered = False
+    _offering: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType = None) -> None:
         """Take what came, unless it is too much before the login."""
@@ -85,11 +96,37 @@ class LeanServerConnection(LeanConnection, asyncssh.SSHServerConnection):
             raise asyncssh.ProtocolError("too many packets before the login")
         return has_one
 
+    def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool | Awaitable[None]:
+        """Make our first offer once the client's is there."""
+        if pkttype == _KEXINIT and self._offering is not None:
+            if _offers_gcm(packet.get_full_payload(), self._enc_algs):
+                self._enc_algs = [cipher for cipher in self._enc_algs if b"gcm" in cipher]
+            self._offer()
+        return super().process_packet(pkttype, pktid, packet)
+
     def _send_kexinit(self) -> None:
-        # OpenSSH's own order has CTR, which takes half as much work again, before GCM; others may have no GCM.
-        if b"OpenSSH" in self._client_version:
-            self._enc_algs = [cipher for cipher in self._enc_algs if b"gcm" in cipher]
-        super()._send_kexinit()
+        # OpenSSH's own order has CTR, which takes half as much work again, before GCM, and it makes its offer unasked.
+        if self._has_offered or b"OpenSSH" not in self._client_version:
+            super()._send_kexinit()
+        else:
+            self._offering = asyncio.get_running_loop().call_later(_FOR_OFFER, self._offer)
+        self._has_offered = True
+
+    def _offer(self) -> None:
+        if self._offering is not None:
+            self._offering.cancel()
+            self._offering = None
+        if self._transport is not None:
+            super()._send_kexinit()
+
+
+def _offers_gcm(offer: bytes, known: Sequence[bytes]) -> bool:
+    """Whether a client knows a cipher with GCM, for both directions."""
+    packet = SSHPacket(offer)
+    packet.get_bytes(_BEFORE_NAMES)
+    # Of key exchanges and host keys, then those of ciphers.
+    _, _, to_us, to_client = (packet.get_namelist() for _ in range(4))
+    return all(any(b"gcm" in cipher and cipher in known for cipher in names) for names in (to_us, to_client))
 
 
 class _LeanClientConnection(LeanConnection, asyncssh.SSHClientConnection):
