@@ -72,7 +72,7 @@ class LeanConnection(SSHConnection):
 
 
 class LeanServerConnection(LeanConnection, asyncssh.SSHServerConnection):
-    """The same for a client's connection; takes little of strangers, and offers an OpenSSH that has GCM nothing else."""
+    """The same for a client's connection; takes little of strangers, and offers an OpenSSH with GCM nothing else."""
 
     _bytes = _packets = 0
     _has_offered = False
