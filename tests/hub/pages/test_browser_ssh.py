@@ -92,7 +92,7 @@ async def test_the_dialog_of_ssh_leads_to_a_line_for_the_terminal(stage: Stage, 
     await alice.page.get_by_role("button", name="Start it when connecting").click()
     await expect(alice.page.get_by_text("Connecting starts it.")).to_be_visible()
     await alice.page.get_by_role("button", name="Set up this computer").click()
-    await expect(alice.page.locator("#setup-command")).to_contain_text("/script -o mlhub-ssh && sh mlhub-ssh")
+    await expect(alice.page.locator("#setup-command")).to_contain_text("/script\"' | sh -c 's=$(curl -fsS ")
     await alice.picture("ssh-setup")
 
 

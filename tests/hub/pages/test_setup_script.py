@@ -3,9 +3,12 @@
 import asyncio
 import base64
 import hashlib
+import os
+import secrets
 import shutil
 import ssl
 import subprocess
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -153,6 +156,37 @@ async def test_a_certificate_that_nobody_signed_is_known_by_its_key_and_no_other
             assert await run(download(address, f"{address.url}/hub/ssh-setup/secret/script"), tmp_path) == status
             assert len(requests) - asked == (status == 0), "who is not the hub is not told the token"
             assert (tmp_path / "ran").exists() == (status == 0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+async def test_another_account_of_the_computer_never_sees_the_token(tmp_path: Path, shell: str) -> None:
+    key, token = ec.generate_private_key(ec.SECP256R1()), secrets.token_urlsafe()
+    home, programs, seen = (tmp_path / name for name in ("home", "bin", "seen"))
+    home.mkdir()
+    programs.mkdir()
+    # What anybody sees whenever curl runs: every command line, and the files that are there by then.
+    look = f"cat /proc/[0-9]*/cmdline {home}/* >> {seen} 2>&-"
+    (programs / "curl").write_text(f'#!/bin/sh\n{look}\nexec {shutil.which("curl")} "$@"\n')
+    (programs / "curl").chmod(0o755)
+    ssh = instructions(workspace(), host="localhost", port=2222, host_key=HOST_KEY)
+    async with tls_server(tmp_path, key, "") as (port, registered):
+        hub = Address(f"https://localhost:{port}", pin_of(key))
+        text = script(ssh, address=hub, url=f"{hub.url}/{token}", key_name="key")
+        async with tls_server(tmp_path, key, text) as (port, downloaded):
+            line = download(hub, f"https://localhost:{port}/{token}/script")
+            process = await asyncio.create_subprocess_exec(
+                shell, cwd=home, env={"HOME": str(home), "PATH": f"{programs}:/usr/bin:/bin"}, stdin=PIPE
+            )
+            # Typed in, as people do.
+            await asyncio.wait_for(process.communicate(f"umask 022\n{line}\n".encode()), 60)
+    assert process.returncode == 0
+    assert [token in requests[0] for requests in (downloaded, registered)] == [True, True]
+    assert b"pinnedpubkey" in seen.read_bytes()
+    assert token.encode() not in seen.read_bytes()
+    assert os.listdir(home) == [".ssh"]
+    folder = home / ".ssh"
+    assert not [name for name in os.listdir(folder) if (folder / name).stat().st_mode & 0o077]
 
 
 @pytest.mark.asyncio

@@ -75,11 +75,14 @@ def is_loopback(host: str) -> bool:
 
 
 def download(address: Address, url: str) -> str:
-    """The one line that fetches the script and runs it."""
-    words = ["curl", "-fsS", *address.curl, url, "-o", "mlhub-ssh"]
-    # zsh takes an unquoted =word for the path of a program.
-    fetch = " ".join(f"'{word}'" if word.startswith("=") else shlex.quote(word) for word in words)
-    return f"{fetch} && sh mlhub-ssh && rm mlhub-ssh"
+    """The one line that fetches the script, whole, and runs it.
+
+    Other accounts of that computer see neither: `echo` is no process of its own, and nothing is written to a file. The
+    blank at the front keeps the line out of the history of many shells.
+    """
+    options = " ".join(f'"{word}"' if ";" in word else word for word in address.curl)
+    told, fetch = f'url="{url}"', f's=$(curl -fsS {options} -K -) && eval "$s"'
+    return f" echo {shlex.quote(told)} | sh -c {shlex.quote(fetch)}"
 
 
 def script(ssh: SshInstructions, *, address: Address, url: str, key_name: str) -> str:
