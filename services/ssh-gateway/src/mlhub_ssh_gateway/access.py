@@ -1,5 +1,6 @@
 """Who gets into which workspace."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -96,18 +97,26 @@ class Doorkeeper:
         known = self._keys.value(ssh_key_key(login.fingerprint))
         return known is not None and login.requester == f"user:{known.user}"
 
-    def needs_asking(self, login: Login) -> bool:
-        """Whether only the hub knows if somebody who came in still may."""
-        return login.token is not None or login.requester != f"user:{login.workspace.user}"
+    def question(self, login: Login) -> Hashable | None:
+        """What only the hub knows of somebody who came in, the same of all whom one answer is about; None: nothing."""
+        if login.token is not None:
+            return login.token
+        return (login.requester, login.workspace) if login.requester != f"user:{login.workspace.user}" else None
 
-    async def may_stay(self, login: Login) -> bool:
-        """Whether the hub still lets somebody in who came in."""
-        if login.token is None:
-            return await self._may_enter(login.requester.removeprefix("user:"), login.workspace)
-        identity = await self._api.whose(login.token.get_secret_value())
-        if identity is None or identity.requester != login.requester:
-            return False
-        return may_access(identity.scopes, login.workspace)
+    async def put_out(self, logins: Sequence[Login]) -> list[Login]:
+        """Those whom the hub no longer lets in, of some of one `question`."""
+        first = logins[0]
+        if first.token is None:
+            may_stay = await self._may_enter(first.requester.removeprefix("user:"), first.workspace)
+            return [] if may_stay else list(logins)
+        identity = await self._api.whose(first.token.get_secret_value())
+        return [
+            login
+            for login in logins
+            if identity is None
+            or identity.requester != login.requester
+            or not may_access(identity.scopes, login.workspace)
+        ]
 
     def _holder(self, key: asyncssh.SSHKey) -> str | None:
         known = self._keys.value(ssh_key_key(key.get_fingerprint()))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Hashable
 
 import structlog
 
@@ -22,9 +23,10 @@ _REFILLED = 10.0
 """Seconds in which none is after the store was lost: the hub fills it again."""
 _ROUND = 2.5
 """Seconds in which the hub is asked once about everybody whom only it knows about."""
-_LEAST_PAUSE = 1 / 30
-"""Seconds between two such questions, so that a crowd does not keep the hub busy; its round takes longer."""
+_PER_SECOND, _LONGEST_ROUND = 250, 4.0
+"""Questions; a crowd makes the round longer, up to so many seconds."""
 _AT_ONCE = 8
+"""Questions; a hub that can't answer a crowd in that time makes the round as long as it takes."""
 _SELF = "service:ssh-gateway"
 
 
@@ -33,7 +35,7 @@ class Endings:
 
     def __init__(self, sessions: Sessions, doorkeeper: Doorkeeper, keys: Table[SshKey], replica: str) -> None:
         self._sessions, self._doorkeeper, self._keys, self._replica = sessions, doorkeeper, keys, replica
-        self._asking: dict[Login, asyncio.Task[None]] = {}
+        self._asking: dict[Hashable, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._revision, self._believed_from = 0, 0.0
         self._keyless: dict[str, float] = {}
@@ -76,33 +78,46 @@ class Endings:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                round_ends = loop.time() + _ROUND
-                logins = [login for login in self._sessions.logins() if self._doorkeeper.needs_asking(login)]
-                for login in logins:
-                    self._ask(login)
-                    await asyncio.sleep(max(_ROUND / len(logins), _LEAST_PAUSE))
-                await asyncio.sleep(max(round_ends - loop.time(), 0))
+                questions, started = self._questions(), loop.time()
+                length = min(max(_ROUND, len(questions) / _PER_SECOND), _LONGEST_ROUND)
+                for number, (question, logins) in enumerate(questions.items()):
+                    # Spread, so that the hub gets no burst; whoever waits for a slot falls behind, and catches up.
+                    await asyncio.sleep(started + length * number / len(questions) - loop.time())
+                    await self._ask(question, logins)
+                await asyncio.sleep(started + length - loop.time())
         finally:
             await end_tasks(*self._asking.values())
 
-    def _ask(self, login: Login) -> None:
-        # Whoever is still being asked about delays nobody else.
-        if login not in self._asking:
-            task = self._asking[login] = asyncio.ensure_future(self._settle(login))
-            task.add_done_callback(lambda _: self._asking.pop(login, None))
+    def _questions(self) -> dict[Hashable, list[Login]]:
+        """What the hub is to be asked, and about whom."""
+        found: dict[Hashable, list[Login]] = {}
+        for login in self._sessions.logins():
+            if (question := self._doorkeeper.question(login)) is not None:
+                found.setdefault(question, []).append(login)
+        return found
 
-    async def _settle(self, login: Login) -> None:
+    async def _ask(self, question: Hashable, logins: list[Login]) -> None:
+        # What is still being asked delays no other question.
+        if question not in self._asking:
+            await self._slots.acquire()
+            task = self._asking[question] = asyncio.ensure_future(self._settle(logins))
+            task.add_done_callback(lambda _: self._answered(question))
+
+    def _answered(self, question: Hashable) -> None:
+        self._slots.release()
+        del self._asking[question]
+
+    async def _settle(self, logins: list[Login]) -> None:
         try:
-            async with self._slots:
-                if await self._doorkeeper.may_stay(login):
-                    return
+            put_out = await self._doorkeeper.put_out(logins)
         except MLHubError as error:
             # Who came in while the hub was there stays while it is away.
-            log.debug("session.undecided", user=login.requester, error=str(error))
+            log.debug("session.undecided", user=logins[0].requester, error=str(error))
             return
-        sentence = "this token does not log in any more" if login.method == TOKEN else "you may not enter any more"
-        for session in self._sessions.all():
-            if session.login == login:
+        for session in self._sessions.all() if put_out else ():
+            if session.login in put_out:
+                is_token = session.login.method == TOKEN
+                sentence = "this token does not log in any more" if is_token else "you may not enter any more"
                 self._end(session, sentence, _SELF, "access")
 
     def _end(self, session: Session, sentence: str, by: str, reason: str) -> None:
