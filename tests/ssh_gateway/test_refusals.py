@@ -87,6 +87,33 @@ def test_an_address_that_tries_many_names_is_locked_for_all_and_forgotten_at_las
     assert not lockout.is_locked("alice", "2001:db8::1")
 
 
+def test_people_behind_one_address_who_mistype_now_and_then_lock_nobody_out() -> None:
+    clock = Clock()
+    lockout = Lockout(3, clock)
+    for number in range(75):
+        clock.now += 60
+        lockout.failed(f"user{number % 25}", "203.0.113.5")
+        lockout.succeeded(f"user{number % 25}", "203.0.113.5")
+    for number in range(75):
+        clock.now += 180
+        lockout.failed(f"other{number}", "203.0.113.5")
+    assert not lockout.is_locked("alice", "203.0.113.5")
+
+
+def test_who_guesses_on_locks_his_address_for_two_minutes_at_a_time() -> None:
+    clock = Clock()
+    lockout = Lockout(3, clock)
+    for number in range(1000):
+        lockout.failed(f"user{number}", "203.0.113.5")
+    clock.now += 119
+    assert lockout.is_locked("alice", "203.0.113.5")
+    clock.now += 2
+    assert not lockout.is_locked("alice", "203.0.113.5")
+    clock.now += 480
+    lockout.failed("alice", "203.0.113.5")
+    assert not lockout.is_locked("bob", "203.0.113.5")
+
+
 async def test_a_wrong_key_and_a_wrong_token_are_guesses(place: Place, hub: ScriptedHub) -> None:
     nobody = await place.client(None)
     assert (await nobody.run("alice", "true")).status == 255
