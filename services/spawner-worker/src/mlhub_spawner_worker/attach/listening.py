@@ -1,5 +1,6 @@
 """A port of a workspace that the client listens on (`ssh -R`)."""
 
+import asyncio
 import contextlib
 
 import asyncssh
@@ -44,8 +45,8 @@ class Listening(asyncssh.SSHListener):
         """Return once it does not."""
         await self._listener.wait()
 
-    def _arrived(self, accept: Accept, origin: tuple[str, int]) -> None:
-        self._keep(self._bring(accept, origin))
+    def _arrived(self, accept: Accept, origin: tuple[str, int]) -> asyncio.Task[None]:
+        return self._keep(self._bring(accept, origin))
 
     async def _bring(self, accept: Accept, origin: tuple[str, int]) -> None:
         with contextlib.suppress(EntryError):

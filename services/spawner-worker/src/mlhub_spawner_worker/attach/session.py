@@ -1,5 +1,6 @@
 """One SSH session: a shell, a command or a subsystem, carried to a program inside a workspace."""
 
+import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Mapping
@@ -14,7 +15,7 @@ from mlhub_spawner_worker.entry import Child, Entry, EntryError, Order, Size, Te
 
 log = structlog.get_logger(__name__)
 
-Keep = Callable[[Coroutine[Any, Any, None]], None]
+Keep = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 _CANNOT_START = 126
 """Exit status of a shell whose command can't be run."""

@@ -4,6 +4,7 @@ Data flows by calls that return at once, and each side can ask the other to paus
 however slow a client or a program is.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -118,8 +119,8 @@ class Accept(Protocol):
         """Return our end of it."""
 
 
-Arrived = Callable[[Accept, tuple[str, int]], None]
-"""Told of each connection that comes in, and where it is from."""
+Arrived = Callable[[Accept, tuple[str, int]], "asyncio.Task[None]"]
+"""Told of each connection that comes in, and where it is from; its work lasts until the connection is over."""
 
 
 class Listener(Protocol):

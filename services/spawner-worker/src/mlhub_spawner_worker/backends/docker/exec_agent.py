@@ -5,6 +5,7 @@ import contextlib
 from pathlib import Path
 from typing import Self
 
+from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker.backends.docker.exec_link import Place
 from mlhub_spawner_worker.backends.docker.exec_loopback import ContainerListener
 from mlhub_spawner_worker.entry import Accept, EntryError, Joint
@@ -13,8 +14,8 @@ from mlhub_spawner_worker.entry import Accept, EntryError, Joint
 class AgentForward:
     """A socket in the container whose connections go to the agent."""
 
-    def __init__(self, listener: ContainerListener, calls: set[asyncio.Task[None]]) -> None:
-        self._listener, self._calls = listener, calls
+    def __init__(self, listener: ContainerListener) -> None:
+        self._listener = listener
 
     @property
     def path(self) -> str:
@@ -24,14 +25,11 @@ class AgentForward:
     @classmethod
     async def open(cls, place: Place, agent: Path) -> Self:
         """Offer the agent of this socket; EntryError if that can't be."""
-        calls: set[asyncio.Task[None]] = set()
 
-        def arrived(accept: Accept, _: tuple[str, int]) -> None:
-            task = asyncio.ensure_future(_carry(accept, agent))
-            calls.add(task)
-            task.add_done_callback(calls.discard)
+        def arrived(accept: Accept, _: tuple[str, int]) -> asyncio.Task[None]:
+            return asyncio.ensure_future(_carry(accept, agent))
 
-        return cls(await ContainerListener.open(place, None, arrived), calls)
+        return cls(await ContainerListener.open(place, None, arrived))
 
     def close(self) -> None:
         """Offer it no more."""
@@ -40,10 +38,7 @@ class AgentForward:
     async def wait(self) -> None:
         """Return once it is closed; what still asks the agent is cut off."""
         await self._listener.wait()
-        for call in self._calls:
-            call.cancel()
-        if self._calls:
-            await asyncio.wait(self._calls)
+        await end_tasks(*self._listener.calls)
 
 
 async def _carry(accept: Accept, agent: Path) -> None:

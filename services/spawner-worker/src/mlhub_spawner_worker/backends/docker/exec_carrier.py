@@ -24,6 +24,10 @@ _FAREWELL = 1.0
 """Seconds for the program to end with its input."""
 _LONGEST_REASON = 200
 _LONGEST_FRAME = carrier.FRAME.size + carrier.WINDOW
+_MOST_WAITING = _MOST * (carrier.WINDOW + 8 * 1024)
+"""Bytes for a program to read: all that it may have granted, with the heads of the frames."""
+_LEFT = 2 * carrier.WINDOW + 1024
+"""What may still be counted in frames of a connection that is over here: both directions' windows, and its end."""
 
 
 class Carrier:
@@ -34,6 +38,8 @@ class Carrier:
         self._last = 0
         self._used_at = asyncio.get_running_loop().time()
         self._said = bytearray()
+        self._left = 0
+        self._is_done = asyncio.Event()
         self._link: ExecLink
         self._work: asyncio.Task[None]
         self.is_open = True
@@ -71,10 +77,14 @@ class Carrier:
     def send(self, number: int, kind: int, text: bytes = b"", *, count: int = 0) -> None:
         """A frame."""
         self._link.write(carrier.FRAME.pack(number, kind, len(text) or count) + text)
+        if self._link.waiting > _MOST_WAITING:
+            # It grants without reading.
+            self._end()
 
     def forget(self, number: int) -> None:
         """A connection is over."""
-        self._channels.pop(number, None)
+        if self._channels.pop(number, None) is not None:
+            self._left += _LEFT
         self._used_at = asyncio.get_running_loop().time()
 
     # As the client of the program
@@ -88,12 +98,12 @@ class Carrier:
         while len(self._said) - at >= carrier.FRAME.size:
             number, kind, count = carrier.FRAME.unpack_from(self._said, at)
             end = at + carrier.FRAME.size + (count if kind in carrier.WITH_TEXT else 0)
-            if end - at > _LONGEST_FRAME:
+            may_be = end - at <= _LONGEST_FRAME
+            if may_be and end > len(self._said):
+                break
+            if not may_be or not self._take(number, kind, bytes(self._said[at + carrier.FRAME.size : end]), count):
                 self._end()
                 return
-            if end > len(self._said):
-                break
-            self._take(number, kind, bytes(self._said[at + carrier.FRAME.size : end]), count)
             at = end
         del self._said[:at]
 
@@ -103,39 +113,45 @@ class Carrier:
     def resume_reading(self) -> None:
         """Nothing was paused."""
 
-    def _take(self, number: int, kind: int, text: bytes, count: int) -> None:
+    def _take(self, number: int, kind: int, text: bytes, count: int) -> bool:
+        """False if that may not be."""
         channel = self._channels.get(number)
         if channel is None:
-            return
+            self._left -= max(count, 1)
+            return self._left >= 0
         match kind:
             case carrier.OPENED:
-                channel.take_opened()
+                return channel.take_opened()
             case carrier.FAILED:
-                channel.take_failure("".join(filter(str.isprintable, text.decode(errors="replace")))[:_LONGEST_REASON])
+                reason = "".join(filter(str.isprintable, text.decode(errors="replace")))
+                return channel.take_failure(reason[:_LONGEST_REASON])
             case carrier.DATA:
-                if not channel.take_output(text):
-                    self._end()
+                return channel.take_output(text)
             case carrier.EOF:
-                channel.take_output(None)
+                return channel.take_output(None)
             case carrier.GRANT:
-                channel.take_grant(count)
+                return channel.take_grant(count)
             case carrier.CLOSE:
                 channel.take_end()
+                return True
+        return False
 
     def _end(self) -> None:
         self.is_open = False
-        self._work.cancel()
+        self._is_done.set()
 
     async def _keep(self, place: Place) -> None:
         """Until it ends, or nobody has used it for long."""
-        ended = asyncio.ensure_future(self._link.ended())
+        ended, done = asyncio.ensure_future(self._link.ended()), asyncio.ensure_future(self._is_done.wait())
         try:
-            while not ended.done():
+            while not (ended.done() or done.done()):
                 left = self._used_at + _IDLE - asyncio.get_running_loop().time()
                 if left <= 0 and not self._channels:
                     break
-                await asyncio.wait([ended], timeout=_IDLE if self._channels else left)
+                patience = _IDLE if self._channels else left
+                await asyncio.wait([ended, done], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            done.cancel()
             self.is_open = False
             for channel in tuple(self._channels.values()):
                 channel.take_end()
@@ -163,6 +179,7 @@ class Channel:
         self._is_paused = True
         self._is_holding = False
         """The caller has been asked to pause."""
+        self._has_said_all = False
         self._is_over = False
         """The program says no more of it."""
         self._ended = asyncio.Event()
@@ -205,33 +222,42 @@ class Channel:
         await self._ended.wait()
         return 0
 
-    # From the program
+    # From the program; False if it may not say that
 
-    def take_opened(self) -> None:
+    def take_opened(self) -> bool:
         """It is connected."""
-        if not self.opened.done():
-            self.opened.set_result(None)
+        if self.opened.done():
+            return False
+        self.opened.set_result(None)
+        return True
 
-    def take_failure(self, reason: str) -> None:
+    def take_failure(self, reason: str) -> bool:
         """It can't be."""
-        if not self.opened.done():
-            self.opened.set_exception(EntryError(reason))
+        if self.opened.done():
+            return False
+        self.opened.set_exception(EntryError(reason))
         self._over()
+        return True
 
     def take_output(self, data: bytes | None) -> bool:
-        """None: it says no more. False if it has said more than it may."""
+        """None: it says no more."""
+        if self._has_said_all or data == b"":
+            return False
+        self._has_said_all = data is None
         self._kept += len(data or b"")
         self._output.append(data)
         self._pass_output()
         return self._kept <= carrier.WINDOW
 
-    def take_grant(self, count: int) -> None:
+    def take_grant(self, count: int) -> bool:
         """So much more input may be sent."""
-        # Never more than at first: what has been granted for nothing would pile up here.
-        self._may_send = min(self._may_send + count, carrier.WINDOW)
+        self._may_send += count
+        if not count or self._may_send > carrier.WINDOW:
+            return False
         self._pass_input()
         if not self._input:
             self._hold_no_more()
+        return True
 
     def take_end(self) -> None:
         """It is over; what it has said is still handed over."""

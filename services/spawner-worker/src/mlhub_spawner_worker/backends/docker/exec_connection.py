@@ -16,6 +16,7 @@ from mlhub_spawner_worker.entry import Caller, Client
 
 _FAREWELL = 1.0
 """Seconds for a program whose input has ended to do so too."""
+_LONGEST_TOTAL = 32
 
 
 class ContainerConnection(ExecLink):
@@ -61,6 +62,8 @@ class ContainerConnection(ExecLink):
     def _hand_over(self, message: Message) -> None:
         if message.stream == ERROR_STREAM:
             self._total += message.data
+            if len(self._total) > _LONGEST_TOTAL:
+                self.let_go()
         else:
             self._passed += len(message.data)
             super()._hand_over(message)

@@ -22,6 +22,7 @@ ERROR_STREAM = 2
 _MOST_WAITING = 256 * 1024
 """Bytes of input that may wait for a program before its client is asked to pause."""
 _LONGEST_PREFACE = 8 * 1024
+"""Of both its outputs: what is entered need not be what was meant to be."""
 _LOST = (OSError, aiohttp.ClientError, RuntimeError)
 _NO_DETACHING = "ctrl-@,ctrl-^,ctrl-@,ctrl-],ctrl-@,ctrl-_,ctrl-@,ctrl-^"
 """The engine watches a terminal's input for keys that detach, and holds back what may become them: by default each ^P.
@@ -63,7 +64,8 @@ class ExecLink:
         self._preface: list[Message] = []
         self._may_hand_over = asyncio.Event()
         self._input: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._waiting = 0
+        self.waiting = 0
+        """Bytes of input."""
         self._is_held = False
         self._work: asyncio.Task[None]
 
@@ -95,8 +97,8 @@ class ExecLink:
         if self._has_ended:
             return
         self._input.put_nowait(data)
-        self._waiting += len(data)
-        if self._waiting > _MOST_WAITING and not self._is_held:
+        self.waiting += len(data)
+        if self.waiting > _MOST_WAITING and not self._is_held:
             self._is_held = True
             self._client.pause_reading()
 
@@ -140,18 +142,17 @@ class ExecLink:
         self._work = asyncio.ensure_future(self._run())
 
     async def _read_preface(self) -> None:
-        said = b""
-        while len(said) < _LONGEST_PREFACE and (message := await self._stream.read_out()) is not None:
+        said = errors = b""
+        while len(said + errors) < _LONGEST_PREFACE and (message := await self._stream.read_out()) is not None:
             if message.stream == ERROR_STREAM:
-                self._preface.append(message)
+                errors += message.data
                 continue
             said += message.data
             line, found, rest = said.partition(b"\n")
             if found and line.startswith(MARK):
                 self.group = int(line[len(MARK) :])
-                self._preface.append(Message(message.stream, rest))
+                self._preface = [Message(ERROR_STREAM, errors), Message(message.stream, rest)]
                 return
-        errors = b"".join(message.data for message in self._preface)
         text = (said + errors).decode(errors="replace").strip()
         raise EntryError(text or "nothing can be run in this workspace")
 
@@ -185,8 +186,8 @@ class ExecLink:
         with contextlib.suppress(*_LOST):
             while (data := await self._input.get()) is not None and _connection(self._stream) is not None:
                 await self._stream.write_in(data)
-                self._waiting -= len(data)
-                if self._is_held and self._waiting <= _MOST_WAITING // 2:
+                self.waiting -= len(data)
+                if self._is_held and self.waiting <= _MOST_WAITING // 2:
                     self._is_held = False
                     self._client.resume_reading()
             end_input(self._stream)

@@ -14,6 +14,10 @@ from mlhub_spawner_worker.entry import LOCALHOST, Arrived, Caller, EntryError, L
 
 _PATIENCE = 10
 """Seconds for a listener to say where it listens."""
+_MOST = 128
+"""Connections of one listener at the same time: each is an exec, for the asking by whoever is in the container."""
+_LONGEST_LINE = 4 * 1024
+_LAST_PORT = 65535
 
 
 class ContainerLoopback:
@@ -40,9 +44,9 @@ class ContainerLoopback:
 class ContainerListener:
     """A port or a socket in a container, and what comes in there."""
 
-    def __init__(self, address: str, link: ContainerConnection) -> None:
-        self.address, self._link = address, link
-        """Port or path."""
+    def __init__(self, address: str, link: ContainerConnection, calls: set[asyncio.Task[None]]) -> None:
+        self.address, self._link, self.calls = address, link, calls
+        """Port or path, and what carries the connections."""
 
     @classmethod
     async def open(cls, place: Place, where: int | None, arrived: Arrived) -> Self:
@@ -51,19 +55,23 @@ class ContainerListener:
         accept = partial(_take, place, name)
         loop = asyncio.get_running_loop()
         address: asyncio.Future[str] = loop.create_future()
+        calls: set[asyncio.Task[None]] = set()
 
         def heard(line: str) -> None:
             if not address.done():
-                address.set_result(line)
-            else:
+                address.set_result(line if where is None else str(_port(line)))
+            elif len(calls) < _MOST:
                 host, _, port = line.rpartition(" ")
-                arrived(accept, (host, int(port)))
+                call = arrived(accept, (host, _port(port)))
+                calls.add(call)
+                call.add_done_callback(calls.discard)
 
-        link = await ContainerConnection.begin(place, exec_script.listening(where, name), _Lines(heard))
+        lines = _Lines(heard)
+        lines.link = link = await ContainerConnection.begin(place, exec_script.listening(where, name), lines)
         link.resume_reading()
         try:
             async with asyncio.timeout(_PATIENCE):
-                return cls(await address, link)
+                return cls(await address, link, calls)
         except TimeoutError as error:
             link.close()
             raise EntryError("the workspace does not say where it listens") from error
@@ -86,18 +94,34 @@ async def _take(place: Place, name: str, caller: Caller) -> Link:
     return await ContainerConnection.begin(place, exec_script.taking(name), caller)
 
 
+def _port(text: str) -> int:
+    """ValueError if it is none."""
+    if not 0 <= (port := int(text)) <= _LAST_PORT:
+        raise ValueError(text)
+    return port
+
+
 class _Lines:
-    """The client of a program that says lines and reads nothing."""
+    """The client of a program that says lines and reads nothing. It is let go of when it says anything else."""
 
     def __init__(self, heard: Callable[[str], None]) -> None:
+        """`heard` raises ValueError at a line that makes no sense."""
         self._heard, self._rest = heard, b""
+        self.link: ContainerConnection
 
     def write(self, data: bytes, *, is_error: bool = False) -> None:
         if is_error:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._heard(line.decode(errors="replace"))
+        try:
+            for line in lines:
+                self._heard(line.decode(errors="replace"))
+            is_understood = len(self._rest) <= _LONGEST_LINE
+        except ValueError:
+            is_understood = False
+        if not is_understood:
+            self._rest = b""
+            self.link.let_go()
 
     def write_eof(self) -> None:
         pass
