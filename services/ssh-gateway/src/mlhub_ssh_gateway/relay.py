@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from typing import cast
 
 import asyncssh
 import structlog
@@ -195,8 +194,20 @@ class Down(asyncssh.SSHServerSession[bytes]):
             self.tell(sentence)
 
         upstream = await self._way.open(tell, self._channel.get_agent_path())
-        _, up = await upstream.create_session(
-            lambda: Up(self),
+        up = Up(self)
+        try:
+            await self._begin(upstream, up)
+        except BaseException:
+            # The program may run already; nobody else knows of its channel.
+            up.close()
+            raise
+        self._connect(up)
+        if not waited:
+            ENTERING.observe(asyncio.get_running_loop().time() - started)
+
+    async def _begin(self, upstream: asyncssh.SSHClientConnection, up: "Up") -> None:
+        await upstream.create_session(
+            lambda: up,
             command=self._command,
             subsystem=self._subsystem,
             env=list(self._channel.get_environment_bytes().items()),
@@ -207,9 +218,6 @@ class Down(asyncssh.SSHServerSession[bytes]):
             encoding=None,
             max_pktsize=_PACKET,
         )
-        self._connect(cast(Up, up))
-        if not waited:
-            ENTERING.observe(asyncio.get_running_loop().time() - started)
 
     def _connect(self, up: "Up") -> None:
         self._up = up
@@ -244,6 +252,11 @@ class Up(asyncssh.SSHClientSession[bytes]):
         self._signal: tuple[str, bool, str, str] | None = None
         self.is_paused = False
         self.channel: asyncssh.SSHClientChannel[bytes]
+
+    def close(self) -> None:
+        """End the program, if its channel is open."""
+        if hasattr(self, "channel"):
+            self.channel.close()
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         """Keep the channel to write to."""
