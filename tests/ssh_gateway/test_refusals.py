@@ -54,6 +54,14 @@ def test_many_addresses_are_told_as_one() -> None:
     assert len(told) <= 1002
 
 
+def test_each_way_of_trying_to_enter_is_told_at_once() -> None:
+    told = list[Event]()
+    refusals = Refusals(told.append, Clock())
+    for method in ("key", "token", "workspace-key") * 2:
+        refusals.denied("user:bob", workspace("alice"), "203.0.113.5", method, None)
+    assert [event.detail["method"] for event in told] == ["key", "token", "workspace-key"]
+
+
 def test_tokens_are_locked_by_name_and_address_and_never_for_others() -> None:
     clock = Clock()
     lockout = Lockout(3, clock)

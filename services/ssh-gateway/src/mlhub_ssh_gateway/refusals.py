@@ -65,7 +65,7 @@ class Refusals:
                 "attempts": 1,
             },
         )
-        self._note(("access", requester, workspace), event)
+        self._note(("access", requester, workspace, method), event)
 
     async def run(self) -> None:
         """Tell the sums as they fall due, for ever."""
