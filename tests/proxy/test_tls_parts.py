@@ -91,6 +91,46 @@ def test_names_are_written_as_certificates_have_them() -> None:
     assert still_serves(make_own(settings, NOW), settings, NOW)
 
 
+def test_an_address_with_a_zone_is_certified_without_it() -> None:
+    settings = ProxySettings(tls_names="fe80::1%eth0,[fe80::2%3]")
+    assert settings.tls_names == ("fe80::1", "fe80::2")
+    assert still_serves(make_own(settings, NOW), settings, NOW)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://Hub.example:8443/", "hub.example"),
+        ("https://192.0.2.7", "192.0.2.7"),
+        ("https://[2001:db8:0::7]:443", "2001:db8::7"),
+    ],
+)
+def test_the_host_of_the_public_url_is_certified_whatever_other_names_are_set(
+    monkeypatch: pytest.MonkeyPatch, url: str, name: str
+) -> None:
+    before = make_own(ProxySettings(tls_names="other.example"), NOW)
+    for variable in ("MLHUB_HUB_PUBLIC_URL", "MLHUB_PROXY_PUBLIC_URL"):
+        monkeypatch.setenv(variable, url)
+        settings = ProxySettings(tls_names="other.example")
+        assert not still_serves(before, settings, NOW)
+        own = make_own(settings, NOW)
+        assert {name, "other.example"} < own.names
+        assert still_serves(own, settings, NOW)
+        monkeypatch.delenv(variable)
+
+
+@pytest.mark.parametrize("url", ["", "https://a b", "https://münchen.example", "https://[::1"])
+def test_a_public_url_that_no_certificate_can_have_is_left_out(url: str) -> None:
+    settings = ProxySettings(public_url=url, tls_names="other.example")
+    assert settings.served_names == ("other.example",)
+    assert still_serves(make_own(settings, NOW), settings, NOW)
+
+
+def test_sites_of_tools_are_certified() -> None:
+    settings = ProxySettings(public_url="https://hub.example", tools_domain="tools.example")
+    assert make_own(settings, NOW).covers(["hub.example", "8050--ws-alice-test.tools.example"])
+
+
 def test_the_old_name_of_the_switch_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, meant in (("true", True), ("on", True), ("false", False)):
         monkeypatch.setenv("SSL_ENABLED", value)

@@ -48,11 +48,20 @@ def _http_address(url: str) -> str:
 def _host(name: str) -> str:
     """As certificates have it."""
     try:
-        return str(ipaddress.ip_address(name.strip("[]")))
+        # A zone (fe80::1%eth0) is this machine's own affair: no certificate can have it.
+        return str(ipaddress.ip_address(name.strip("[]").partition("%")[0]))
     except ValueError:
         if not re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name.lower()):
             raise ValueError("must be a name or an address, without a port") from None
         return name.lower()
+
+
+def _public_host(url: str) -> tuple[str, ...]:
+    """Empty where no certificate can have it."""
+    try:
+        return (_host(urlsplit(url).hostname or ""),)
+    except ValueError:
+        return ()
 
 
 def _gateway(value: object) -> object:
@@ -164,7 +173,7 @@ class ProxySettings(CommonSettings):
     """
 
     public_url: str = Field(default="", validation_alias=AliasChoices("MLHUB_PROXY_PUBLIC_URL", "MLHUB_HUB_PUBLIC_URL"))
-    """What people type for the hub; only needed with a domain for tools."""
+    """What people type for the hub; its host is in the certificate of our own, and a domain for tools needs it."""
 
     data_dir: Path = Path(".mlhub/proxy")
     """HAProxy's configuration, tables, socket and pid file."""
@@ -195,3 +204,9 @@ class ProxySettings(CommonSettings):
         if self.tools_domain and not re.fullmatch(r"https?://[^/]+/?", self.public_url):
             raise ValueError("MLHUB_PROXY_TOOLS_DOMAIN needs MLHUB_PROXY_PUBLIC_URL, such as https://hub.example.org")
         return self
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """Names and addresses by which people reach us: a certificate of our own without one of them does not serve."""
+        sites = (f"*.{self.tools_domain}",) if self.tools_domain else ()
+        return (*_public_host(self.public_url), *sites, *self.tls_names, *self.acme_domains)

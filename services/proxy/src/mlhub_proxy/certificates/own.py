@@ -32,14 +32,9 @@ _IPV6 = re.compile(r"^([0-9a-f]{32}) \S+ \S+ 00 ", re.MULTILINE)
 """Those of global scope."""
 
 
-def set_names(settings: ProxySettings) -> list[str]:
-    """The names that the settings give us: a certificate without one of them does not serve."""
-    return [*settings.tls_names, *settings.acme_domains]
-
-
 def still_serves(pair: Pair, settings: ProxySettings, now: datetime) -> bool:
     """Whether a certificate of our own can stay."""
-    return pair.subject == SUBJECT and pair.covers(set_names(settings)) and now < pair.expires - _RENEWED
+    return pair.subject == SUBJECT and pair.covers(settings.served_names) and now < pair.expires - _RENEWED
 
 
 def make_own(settings: ProxySettings, now: datetime, *, last: Pair | None = None) -> Pair:
@@ -78,7 +73,7 @@ def all_names(settings: ProxySettings) -> list[str]:
     """Names of the settings and of this host, and the addresses at which the public port listens."""
     host = settings.public_host.strip("[]")
     here = local_addresses(settings.refused_networks) if settings.public_host in _ANYWHERE else [host]
-    names = ["localhost", "127.0.0.1", "::1", socket.gethostname().lower(), *set_names(settings), *here]
+    names = ["localhost", "127.0.0.1", "::1", socket.gethostname().lower(), *settings.served_names, *here]
     return list(dict.fromkeys(name for name in names if _is_address(name) or _HOST.fullmatch(name.removeprefix("*."))))
 
 
