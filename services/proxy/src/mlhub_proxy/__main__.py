@@ -87,9 +87,12 @@ def keep_certificates(runtime: Runtime, settings: ProxySettings, certificates: K
     runtime.health.require("certificate", lambda: certificates.problem)
     runtime.keep_running("certificates", lambda: certificates.follow(shared))
     if settings.acme_domains:
-        from mlhub_proxy.certificates.issuer import Issuer  # its library takes longer to load than all the rest
+        # Their library takes longer to load than all the rest.
+        from mlhub_proxy.certificates.authority import Authority
+        from mlhub_proxy.certificates.issuer import Issuer
 
-        runtime.keep_running("acme", Issuer(settings, shared, runtime.clock).run)
+        authority = Authority(settings.acme_directory, settings.acme_ca_file, settings.acme_email or None)
+        runtime.keep_running("acme", Issuer(settings, authority, shared, runtime.clock).run)
 
 
 def private_folder(data_dir: Path) -> Path:

@@ -39,9 +39,9 @@ class Bucket(Generic[M]):
         except ValidationError as error:
             raise Permanent(f"{self.name}/{key} can't be read as {self.model.__name__}") from error
 
-    async def put(self, key: str, value: M, *, ttl: timedelta | None = None) -> int:
+    async def put(self, key: str, value: M, *, ttl: timedelta | None = None, patience: timedelta = PATIENCE) -> int:
         """Write whatever was there before; returns the revision."""
-        return await self._write(key, value, expect=None, ttl=ttl)
+        return await self._write(key, value, expect=None, ttl=ttl, patience=patience)
 
     async def create(self, key: str, value: M) -> int:
         """Write where nothing is; Conflict if there is something."""
@@ -69,9 +69,11 @@ class Bucket(Generic[M]):
     def _subject(self, key: str) -> str:
         return f"$KV.{self.name}.{key}"
 
-    async def _write(self, key: str, value: M, *, expect: int | None, ttl: timedelta | None) -> int:
+    async def _write(
+        self, key: str, value: M, *, expect: int | None, ttl: timedelta | None, patience: timedelta = PATIENCE
+    ) -> int:
         data = value.model_dump_json(exclude_defaults=True).encode()
-        return await self.connection.publish(self._subject(key), data, expect=expect, ttl=ttl)
+        return await self.connection.publish(self._subject(key), data, expect=expect, ttl=ttl, patience=patience)
 
 
 def is_gone(raw: Raw) -> bool:

@@ -30,14 +30,15 @@ _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 _KNOWN_EVERYWHERE = 1.0
 """Seconds until every replica answers to a challenge; their tables follow within milliseconds."""
 _CHALLENGES_KEPT = timedelta(hours=1)
+_HELD = timedelta(hours=1)
+"""How long a new certificate waits for a bus that is away; authorities give few of the same names in a week."""
 
 
 class Issuer:
     """Orders when two thirds of a certificate's time are over, or there is none for the names of the settings."""
 
-    def __init__(self, settings: ProxySettings, shared: Table[TlsEntry], clock: Clock) -> None:
-        self._settings, self._shared, self._clock = settings, shared, clock
-        self._authority = Authority(settings.acme_directory, settings.acme_ca_file, settings.acme_email or None)
+    def __init__(self, settings: ProxySettings, authority: Authority, shared: Table[TlsEntry], clock: Clock) -> None:
+        self._settings, self._authority, self._shared, self._clock = settings, authority, shared, clock
 
     async def run(self) -> None:
         """Order when it is time, until cancelled."""
@@ -80,7 +81,7 @@ class Issuer:
         try:
             pem = await self._authority.order(self._settings.acme_domains, await self._account(), publish)
             entry = TlsEntry(Certificate(kind="certificate", pem=read_pair(pem).pem))
-            await self._shared.bucket.put(ISSUED, entry)
+            await self._shared.bucket.put(ISSUED, entry, patience=_HELD)
         except MLHubError as error:
             await self._failed(error, revision, last.failures + 1 if last else 1)
         else:
