@@ -14,7 +14,7 @@ import pytest
 
 from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.process import LocalEntry
-from mlhub_spawner_worker.entry import Entry
+from mlhub_spawner_worker.entry import Arrived, Caller, Child, Client, Entry, Link, Listener, Order
 from tests.support.attach_places import (
     NAME,
     PYTHON_IMAGE,
@@ -340,6 +340,43 @@ async def test_the_host_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: P
             seen.append(server.address.host_key)
     assert seen[0] == seen[1]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_command_that_no_program_can_be_given_says_so(place: Place) -> None:
+    async with place.connect() as connection, asyncio.timeout(20):
+        ran = await connection.run("echo \0")
+        assert ran.exit_status == 126
+        assert ran.stderr
+
+
+async def test_what_goes_wrong_inside_ends_one_channel_and_not_the_connection(local: Place) -> None:
+    async with local.connect() as connection, asyncio.timeout(20):
+        sound, local.entries[NAME] = local.entries[NAME], Broken()
+        ran = await connection.run("true")
+        assert (ran.exit_status, ran.stderr) == (126, "the workspace can't be entered now\r\n")
+        with pytest.raises(asyncssh.ChannelOpenError, match="can't be reached"):
+            await connection.open_connection("localhost", 4000)
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_port("localhost", 0, "127.0.0.1", 4000)
+        local.entries[NAME] = sound
+        assert (await connection.run("echo still")).stdout == "still\n"
+
+
+class Broken:
+    """A workspace whose backend has a fault."""
+
+    @property
+    def loopback(self) -> "Broken":
+        return self
+
+    async def run(self, order: Order, client: Client) -> Child:
+        raise LookupError("a fault")
+
+    async def connect(self, port: int, caller: Caller, *, host: str = "") -> Link:
+        raise LookupError("a fault")
+
+    async def listen(self, port: int, arrived: Arrived) -> Listener:
+        raise LookupError("a fault")
 
 
 async def test_a_command_without_a_directory_says_so(local: Place) -> None:

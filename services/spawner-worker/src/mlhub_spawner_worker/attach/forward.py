@@ -3,9 +3,12 @@
 import contextlib
 
 import asyncssh
+import structlog
 
 from mlhub_spawner_worker.attach.pace import Pace
 from mlhub_spawner_worker.entry import Accept, EntryError, Link, Loopback
+
+log = structlog.get_logger(__name__)
 
 
 class Forward(asyncssh.SSHTCPSession[bytes]):
@@ -24,6 +27,10 @@ class Forward(asyncssh.SSHTCPSession[bytes]):
             forward._link = await loopback.connect(port, forward, host=host)
         except EntryError as error:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from error
+        except Exception as error:  # whatever it was: asyncssh would end the whole connection
+            log.exception("attach.not_forwarded", port=port)
+            reason = "the workspace can't be reached now"
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, reason) from error
         return forward
 
     @classmethod

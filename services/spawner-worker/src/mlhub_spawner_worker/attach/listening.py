@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 
 import asyncssh
+import structlog
 
 from mlhub_spawner_worker.attach.forward import Forward
 from mlhub_spawner_worker.attach.session import Keep
 from mlhub_spawner_worker.entry import Accept, EntryError, Listener, Loopback
+
+log = structlog.get_logger(__name__)
 
 
 class Listening(asyncssh.SSHListener):
@@ -27,6 +30,9 @@ class Listening(asyncssh.SSHListener):
         try:
             listening._listener = await loopback.listen(port, listening._arrived)
         except EntryError:
+            return None
+        except Exception:  # whatever it was: asyncssh would end the whole connection
+            log.exception("attach.not_listening", port=port)
             return None
         keep(listening._listener.wait())
         if connection.is_closed():

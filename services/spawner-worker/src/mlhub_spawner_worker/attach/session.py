@@ -144,21 +144,30 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     async def _run(self) -> None:
         try:
-            child = await self._entry.run(self._order(), self)
+            await self._carry(await self._entry.run(self._order(), self))
         except EntryError as error:
             log.warning("attach.not_started", workspace=self._name, error=str(error))
-            with contextlib.suppress(OSError):
-                self._channel.write_stderr(f"{error}\r\n".encode())
-            self._channel.exit(_CANNOT_START)
-            return
+            self._refuse(str(error))
+        except Exception:  # whatever it was: a client must not be left hanging
+            log.exception("attach.failed", workspace=self._name)
+            self._refuse("the workspace can't be entered now")
+
+    def _refuse(self, reason: str) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.write_stderr(f"{reason}\r\n".encode())
+        self._channel.exit(_CANNOT_START)
+
+    async def _carry(self, child: Child) -> None:
         self._pace.release()
         child.resume_reading()
         self._child = child
         for action in self._early:
             action(child)
         self._early.clear()
-        self._report(await child.wait())
-        child.close()
+        try:
+            self._report(await child.wait())
+        finally:
+            child.close()
 
     def _order(self) -> Order:
         client, channel = self._channel.get_environment(), self._channel

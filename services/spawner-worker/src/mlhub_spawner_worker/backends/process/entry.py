@@ -33,7 +33,7 @@ class LocalEntry:
         environment = self.environment | _additions(order, terminal)
         try:
             return await Entered.start(Plan(argv, self.cwd, environment, self.enter_cgroup, terminal), client)
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise EntryError(f"{argv[0]} can't be started: {error}") from error
 
 
