@@ -24,7 +24,7 @@ IDLE = timedelta(seconds=60)
 _MOST = 32
 """Relays of one workspace; a further one takes the place of one that nobody uses."""
 _MOST_CONNECTIONS = 64
-"""Of one relay; each takes a process in the workspace."""
+"""Of one relay: half of what one workspace carries at the same time, so that one port leaves room for the others."""
 _TRIES = 50
 _SECONDS_TO_RESOLVE = 2
 
