@@ -1,12 +1,24 @@
 """Connecting again right after a stop that was asked for."""
 
 import asyncio
+import gc
+import weakref
+from datetime import timedelta
 
+from pydantic import SecretStr
+
+from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.workspace import Phase, Reason
 from mlhub_shared.runtime.clock import utc_now
+from mlhub_shared.tasks import end_tasks
+from mlhub_ssh_gateway.access import TOKEN, Login
+from mlhub_ssh_gateway.quiet import Quiet
+from mlhub_ssh_gateway.sessions import Session, Sessions
 from tests.ssh_gateway.place import Place, end, read_until
 from tests.support.hub_api import ScriptedHub, refusal
+from tests.support.makers import record, workspace
 from tests.support.openssh import OpenSsh, Ran
+from tests.support.waiting import until
 
 
 def starts(place: Place, hub: ScriptedHub) -> None:
@@ -120,3 +132,23 @@ async def test_a_workspace_that_is_not_to_be_started_by_ssh_says_so(place: Place
     ran = await come_back(await place.client("alice"))
     assert ran.status == 255
     assert ran.stderr.splitlines()[-1].endswith("This workspace is not started by SSH. Start it on its page.")
+
+
+async def test_no_token_outlives_its_session_and_yet_it_is_known_again(bus: Bus) -> None:
+    def enter(token: str) -> Session:
+        login = Login("user:alice", workspace("alice"), TOKEN, token=SecretStr(token))
+        return sessions.open(login, "203.0.113.5", lambda sentence: None)
+
+    sessions = Sessions(utc_now, lambda event: None, lambda workspace: None)
+    quiet = Quiet(bus.start_table(bus.workspaces), sessions, timedelta(seconds=60), utc_now)
+    watching = asyncio.ensure_future(quiet.run())
+    login = weakref.ref(enter("one").login)
+    stopped = record("alice", phase=Phase.STOPPED, reason=Reason.ASKED, phase_since=utc_now())
+    await bus.workspaces.put(stopped.name, stopped)
+    await until(lambda: quiet.reason(sessions.all()[0]) is not None)
+    sessions.close(sessions.all()[0])
+    gc.collect()
+    assert login() is None
+    assert quiet.reason(enter("one")) is not None
+    assert quiet.reason(enter("another")) is None
+    await end_tasks(watching)

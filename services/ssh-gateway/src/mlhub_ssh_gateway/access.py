@@ -1,5 +1,6 @@
 """Who gets into which workspace."""
 
+import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -35,6 +36,13 @@ class Login:
     """Of the key."""
     token: SecretStr | None = field(default=None, repr=False)
     """Kept to ask the hub about again."""
+
+    @property
+    def digest(self) -> str:
+        """Tells it from others, and does not give the token away."""
+        token = self.token.get_secret_value() if self.token else None
+        told = repr((self.requester, self.workspace.name, self.method, self.fingerprint, token))
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

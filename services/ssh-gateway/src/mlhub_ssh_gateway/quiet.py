@@ -9,11 +9,7 @@ from mlhub_shared.bus import Table
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord
 from mlhub_shared.runtime.clock import Clock
-from mlhub_ssh_gateway.access import Login
-from mlhub_ssh_gateway.sessions import Session, Sessions
-
-_Visitor = tuple[Login, str]
-"""A credential for a workspace, and an address."""
+from mlhub_ssh_gateway.sessions import Session, Sessions, Visitor
 
 
 class Quiet:
@@ -21,13 +17,13 @@ class Quiet:
 
     def __init__(self, records: Table[WorkspaceRecord], sessions: Sessions, period: timedelta, clock: Clock) -> None:
         self._records, self._sessions, self._period, self._clock = records, sessions, period, clock
-        self._until: dict[_Visitor, datetime] = {}
+        self._until: dict[Visitor, datetime] = {}
         self._seen: dict[str, int] = {}
         """Generations of the stops that have been looked at."""
 
     def reason(self, session: Session) -> str | None:
         """Why somebody does not wake his workspace now, in a sentence; None if he does."""
-        until = self._until.get((session.login, session.client))
+        until = self._until.get(session.visitor)
         now = self._clock()
         if until is None or until <= now:
             return None
@@ -42,6 +38,7 @@ class Quiet:
         """Watch for ever."""
         with self._records.changes() as changes:
             async for names in changes:
+                self._forget()
                 for name in names:
                     self._look(name)
 
@@ -60,11 +57,14 @@ class Quiet:
 
     def _note(self, record: WorkspaceRecord) -> None:
         now = self._clock()
+        for visitor in self._sessions.present(record.workspace, record.phase_since):
+            self._until[visitor] = now + self._period
+
+    def _forget(self) -> None:
+        now = self._clock()
         self._until = {visitor: until for visitor, until in self._until.items() if until > now}
-        for session in self._sessions.present(record.workspace, record.phase_since):
-            self._until[session.login, session.client] = now + self._period
 
     def _release(self, workspace: WorkspaceId) -> None:
         """It was started in another way: what comes after is another story."""
-        for visitor in [visitor for visitor in self._until if visitor[0].workspace == workspace]:
+        for visitor in [visitor for visitor in self._until if visitor.workspace == workspace]:
             del self._until[visitor]

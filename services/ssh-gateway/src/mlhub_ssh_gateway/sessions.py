@@ -18,6 +18,17 @@ _LATELY = timedelta(seconds=10)
 """How long a closed session is remembered: news of what ended it may come later than its end."""
 
 
+@dataclass(frozen=True)
+class Visitor:
+    """A credential for a workspace, and an address, as far as they may be kept when he is gone."""
+
+    workspace: WorkspaceId
+    credential: str
+    """Of the login, a digest."""
+    client: str
+    """Address."""
+
+
 @dataclass(eq=False)
 class Session:
     """One connection of somebody who is in."""
@@ -35,9 +46,13 @@ class Session:
     """To the client."""
     reported: int = 0
     """Bytes that activity reports know of."""
-    closed_at: datetime | None = None
     ended_by: str | None = None
     """Who ended it, if it did not end by itself: `user:NAME` or `service:NAME`."""
+
+    @property
+    def visitor(self) -> Visitor:
+        """Whose it is."""
+        return Visitor(self.login.workspace, self.login.digest, self.client)
 
     def count_in(self, size: int) -> None:
         """Bytes from the client."""
@@ -76,7 +91,7 @@ class Sessions:
     ) -> None:
         self._clock, self._write, self._note_activity = clock, write, note_activity
         self._open: dict[str, Session] = {}
-        self._closed: deque[Session] = deque()
+        self._closed: deque[tuple[datetime, Visitor]] = deque()
         self.changed = asyncio.Event()
         """Set when one is opened or closed."""
 
@@ -93,12 +108,12 @@ class Sessions:
     def close(self, session: Session) -> None:
         """And went."""
         del self._open[session.id]
-        session.closed_at, session.end = self._clock(), _nothing
-        self._closed.append(session)
+        session.end, closed_at = _nothing, self._clock()
+        self._closed.append((closed_at, session.visitor))
         SESSIONS.dec()
         BYTES.labels(direction="in").inc(session.bytes_in)
         BYTES.labels(direction="out").inc(session.bytes_out)
-        seconds = (session.closed_at - session.opened_at).total_seconds()
+        seconds = (closed_at - session.opened_at).total_seconds()
         figures: dict[str, Detail] = {
             "bytes_in": session.bytes_in,
             "bytes_out": session.bytes_out,
@@ -125,11 +140,11 @@ class Sessions:
         """Whoever is in, each once."""
         return dict.fromkeys(session.login for session in self._open.values())
 
-    def present(self, workspace: WorkspaceId, since: datetime) -> list[Session]:
+    def present(self, workspace: WorkspaceId, since: datetime) -> set[Visitor]:
         """Those in a workspace now, and those that were at that time, not long ago."""
         self._forget()
-        lately = [session for session in self._closed if session.closed_at is not None and session.closed_at >= since]
-        return [session for session in [*self._open.values(), *lately] if session.login.workspace == workspace]
+        now = {session.visitor for session in self._open.values() if session.login.workspace == workspace}
+        return now | {visitor for at, visitor in self._closed if visitor.workspace == workspace and at >= since}
 
     def moved(self) -> set[WorkspaceId]:
         """The workspaces whose sessions moved bytes since this was last asked."""
@@ -143,7 +158,7 @@ class Sessions:
 
     def _forget(self) -> None:
         until = self._clock() - _LATELY
-        while self._closed and (closed_at := self._closed[0].closed_at) is not None and closed_at < until:
+        while self._closed and self._closed[0][0] < until:
             self._closed.popleft()
 
 
