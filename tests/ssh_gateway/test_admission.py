@@ -101,3 +101,56 @@ async def test_one_address_cannot_fill_the_waiting_room() -> None:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert gate.refusal("10.0.0.1") is None
+
+
+@pytest.mark.parametrize("network", ["2001:db8:0:{}::1", "10.0.0.{}"])
+async def test_silent_ones_of_many_addresses_lock_nobody_out(network: str) -> None:
+    gate = admission(patience=20)
+
+    async def silent(number: int) -> None:
+        async with gate.turn(network.format(number)):
+            await asyncio.sleep(60)
+
+    waiting = [asyncio.ensure_future(silent(number)) for number in range(8)]
+    await asyncio.sleep(0.1)
+    assert await come(gate, "192.0.2.1") < 18
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_site_that_floods_loses_its_own_turns() -> None:
+    gate = admission(patience=20)
+
+    async def silent(number: int) -> None:
+        async with gate.turn(f"2001:db8:0:{number}::1"):
+            await asyncio.sleep(30)
+
+    async with gate.turn("192.0.2.1"):
+        flood = [asyncio.ensure_future(silent(number)) for number in range(3)]
+        await asyncio.sleep(0.1)
+        assert await come(gate, "192.0.2.2") < 10
+        ended = [task for task in flood if task.done()]
+        assert [type(task.exception()) for task in ended] == [TimeoutError]
+        assert ended == flood[:1]
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_one_site_cannot_fill_the_waiting_room() -> None:
+    gate = admission()
+
+    async def wait(address: str) -> None:
+        async with gate.turn(address):
+            await asyncio.sleep(10)
+
+    waiting: list[asyncio.Future[None]] = []
+    while len(waiting) < 20 and gate.refusal(f"2001:db8:0:{len(waiting)}::1") is None:
+        waiting.append(asyncio.ensure_future(wait(f"2001:db8:0:{len(waiting)}::1")))
+        await asyncio.sleep(0)
+    assert len(waiting) == 4
+    assert gate.refusal("2001:db8:1::1") is None
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
