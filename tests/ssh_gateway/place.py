@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import asyncssh
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from mlhub_shared.bus import Bus
+from mlhub_shared.bus import Bucket, Bus, Table
+from mlhub_shared.bus.bucket import M
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import RESOLVE_TARGET, ResolveTarget, Target
 from mlhub_shared.contracts.services import SshKey, WorkerLease, ssh_key_key
-from mlhub_shared.contracts.workspace import Phase
+from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from mlhub_shared.runtime.clock import utc_now
 from mlhub_shared.runtime.health import Health
 from mlhub_shared.runtime.service import Runtime
@@ -38,6 +39,18 @@ from tests.support.waiting import until
 NODE = "node-1"
 
 
+class WatchedBus(Bus):
+    """A gateway's, which shows what the gateway follows."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.tables: dict[str, Table[Any]] = {}
+
+    def start_table(self, bucket: Bucket[M]) -> Table[M]:
+        table = self.tables[bucket.name] = super().start_table(bucket)
+        return table
+
+
 @dataclass
 class Place:
     """The gateway's surroundings, which tests rearrange."""
@@ -51,6 +64,14 @@ class Place:
     entries: dict[str, Entry] = field(default_factory=dict)
     runtime: Runtime | None = None
     started: datetime = field(default_factory=utc_now)
+    skipped: timedelta = timedelta()
+    """Time that the gateway takes to have passed, and no test waited for."""
+    seen: "Table[WorkspaceRecord] | None" = None
+    """The records as the gateway knows them."""
+
+    def clock(self) -> datetime:
+        """The gateway's."""
+        return utc_now() + self.skipped
 
     async def client(self, user: str | None) -> OpenSsh:
         """An OpenSSH client whose key is this user's; of nobody's with None."""
@@ -111,6 +132,16 @@ class Place:
             self.entries[value.name] = LocalEntry(directory, environment)
         await self.bus.workspaces.put(value.name, value)
 
+    async def put_and_seen(self, user: str, *, phase: Phase, **fields: Any) -> None:
+        """The same, and wait until the gateway knows."""
+        await self.put(user, phase=phase, **fields)
+
+        def is_seen() -> bool:
+            value = self.seen.value(workspace(user).name) if self.seen else None
+            return value is not None and value.phase is phase
+
+        await until(is_seen)
+
     async def resolve(self, query: ResolveTarget) -> Target:
         """Do what the worker does when it is asked."""
         entry = await self.bus.workspaces.get(query.workspace.name)
@@ -120,14 +151,15 @@ class Place:
     @asynccontextmanager
     async def gateway(self, **settings: Any) -> AsyncIterator[Runtime]:
         """Run the gateway on the place's port."""
-        bus = await Bus.open(bus_settings(self.nats_server, "ssh-gateway"))
+        bus = await WatchedBus.open(bus_settings(self.nats_server, "ssh-gateway"))
+        assert isinstance(bus, WatchedBus)
         health = Health()
         health.require("bus", lambda: None if bus.is_connected else "away")
-        runtime = Runtime("ssh-gateway", bus, FastAPI(), health)
+        runtime = Runtime("ssh-gateway", bus, FastAPI(), health, clock=self.clock)
         try:
             async with build(runtime, self.settings.model_copy(update=settings)):
                 await until(lambda: not health.problems())
-                self.runtime = runtime
+                self.runtime, self.seen = runtime, bus.tables[bus.workspaces.name]
                 yield runtime
         finally:
             await runtime.end()

@@ -173,7 +173,7 @@ async def test_open_sessions_are_told_and_taken_away(quiet_place: Place) -> None
             bytes_out=told.bytes_out,
         )
         assert (await place.events(EventKind.SESSION_OPENED))[0].correlation_id == told.id
-    await until(lambda: len(table) == 0, within=5)
+    await until(lambda: len(table) == 0)
 
 
 async def test_a_store_that_was_lost_is_told_again(place: Place) -> None:

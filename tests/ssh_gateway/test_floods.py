@@ -167,7 +167,7 @@ async def test_a_transfer_that_the_gateways_end_cuts_fails_cleanly(quiet_place: 
         client = await alice.start("alice", "trap 'touch told' HUP; head -c 1000000000 /dev/zero; echo $? >status")
         assert client.stdout is not None
         await client.stdout.readexactly(5_000_000)
-    assert await asyncio.wait_for(client.wait(), 10) == 255
+    assert await asyncio.wait_for(client.wait(), 30) == 255
     with contextlib.suppress(asyncio.IncompleteReadError):
         await client.communicate()
     async with place.gateway():

@@ -145,7 +145,7 @@ async def test_a_key_does_not_outlive_its_endpoint(town: Town) -> None:
     await until(lambda: town.shows(alice))
     alice.is_busy = True
     await town.put(alice, endpoint=Endpoint(host="127.0.0.2", port=alice.port))
-    await until(lambda: not town.shows(alice), within=2)
+    await until(lambda: not town.shows(alice))
 
 
 async def test_those_who_do_not_answer_hold_up_no_news_of_the_others(town: Town) -> None:

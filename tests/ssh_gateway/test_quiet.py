@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import re
 import weakref
 from datetime import timedelta
 
 from pydantic import SecretStr
 
 from mlhub_shared.bus import Bus
+from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.contracts.workspace import Phase, Reason
 from mlhub_shared.runtime.clock import utc_now
 from mlhub_shared.tasks import end_tasks
@@ -42,10 +44,8 @@ async def stay(client: OpenSsh, login: str = "alice") -> asyncio.subprocess.Proc
 async def stop(place: Place, *, reason: Reason = Reason.ASKED) -> None:
     """Do what the worker does when it is told to stop, or something else ends the workspace."""
     now = utc_now()
-    await place.put("alice", phase=Phase.STOPPING, generation=2, reason=reason, phase_since=now)
-    await asyncio.sleep(0.1)
-    await place.put("alice", phase=Phase.STOPPED, generation=2, reason=reason, phase_since=utc_now())
-    await asyncio.sleep(0.1)
+    await place.put_and_seen("alice", phase=Phase.STOPPING, generation=2, reason=reason, phase_since=now)
+    await place.put_and_seen("alice", phase=Phase.STOPPED, generation=2, reason=reason, phase_since=utc_now())
 
 
 async def come_back(client: OpenSsh, options: tuple[str, ...] = ()) -> Ran:
@@ -61,7 +61,9 @@ async def test_who_was_in_does_not_wake_it_and_everybody_else_does(place: Place,
     ran = await come_back(alice)
     assert (ran.status, ran.stdout) == (255, b"")
     assert "workspace alice was stopped on request while you were in it" in ran.stderr
-    assert " UTC (60 s from now)" in ran.stderr or " UTC (59 s from now)" in ran.stderr
+    left = re.search(r" UTC \((\d+) s from now\)", ran.stderr)
+    assert left is not None
+    assert 30 < int(left[1]) <= 60
     assert "start it on its page, or connect from elsewhere or with another key" in ran.stderr
     assert not [path for path in hub.asked if path.startswith("POST") and "activity" not in path]
     assert (await come_back(alice, options=("-b", "127.0.0.2"))).stdout == b"in\n"
@@ -93,7 +95,7 @@ async def test_who_had_left_before_wakes_it(place: Place, hub: ScriptedHub) -> N
     starts(place, hub)
     alice = await place.client("alice")
     assert (await come_back(alice)).stdout == b"in\n"
-    await asyncio.sleep(0.1)
+    await place.events(EventKind.SESSION_CLOSED)
     await stop(place)
     assert (await come_back(alice)).stdout == b"in\n"
 
@@ -103,24 +105,20 @@ async def test_a_session_that_ended_with_the_stop_counts_however_late_the_news(p
     alice = await place.client("alice")
     process, stopped_at = await stay(alice), utc_now()
     await end(process)
-    await asyncio.sleep(1)
-    await place.put("alice", phase=Phase.STOPPED, generation=2, reason=Reason.ASKED, phase_since=stopped_at)
-    await asyncio.sleep(0.2)
+    await place.events(EventKind.SESSION_CLOSED)
+    await place.put_and_seen("alice", phase=Phase.STOPPED, generation=2, reason=Reason.ASKED, phase_since=stopped_at)
     assert "stopped on request" in (await come_back(alice)).stderr
 
 
-async def test_the_quiet_has_an_end(quiet_place: Place, hub: ScriptedHub) -> None:
-    place = quiet_place
+async def test_the_quiet_has_an_end(place: Place, hub: ScriptedHub) -> None:
     starts(place, hub)
-    await place.put("alice")
     alice = await place.client("alice")
-    async with place.gateway(quiet_after_stop=place.settings.hub_timeout):
-        process = await stay(alice)
-        await stop(place)
-        await end(process)
-        assert "stopped on request" in (await come_back(alice)).stderr
-        await asyncio.sleep(2)
-        assert (await come_back(alice)).stdout == b"in\n"
+    process = await stay(alice)
+    await stop(place)
+    await end(process)
+    assert "stopped on request" in (await come_back(alice)).stderr
+    place.skipped = place.settings.quiet_after_stop
+    assert (await come_back(alice)).stdout == b"in\n"
 
 
 async def test_a_workspace_that_is_not_to_be_started_by_ssh_says_so(place: Place, hub: ScriptedHub) -> None:
