@@ -1,8 +1,10 @@
 """One client: who it is, and what it asks for."""
 
+import asyncio
 import weakref
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import asyncssh
 import structlog
@@ -10,9 +12,10 @@ import structlog
 from mlhub_shared.errors import MLHubError
 from mlhub_ssh_gateway import forwarding
 from mlhub_ssh_gateway.access import KEY, TOKEN, WORKSPACE_KEY, Denial, Doorkeeper, Login
+from mlhub_ssh_gateway.admission import Pace
 from mlhub_ssh_gateway.destinations import Pattern
 from mlhub_ssh_gateway.forwarding import prohibited
-from mlhub_ssh_gateway.lean import LeanServerConnection, bound_unsent
+from mlhub_ssh_gateway.lean import LITTLE_WINDOW, WIDE_WINDOW, LeanServerConnection, bound_unsent
 from mlhub_ssh_gateway.lockout import Lockout
 from mlhub_ssh_gateway.metrics import FORWARDS_REFUSED, LOCKED, LOGINS
 from mlhub_ssh_gateway.neighbours import Neighbours
@@ -27,6 +30,11 @@ _MOST_PASSWORDS = 3
 _MOST_OFFERS = 60
 """Keys that one connection may offer, and signatures; an agent may hold several."""
 
+_MOST_CHANNELS = 64
+"""At once, of one connection: sessions and forwarded connections."""
+_WIDE_CHANNELS = 8
+"""Of those, the ones that may take much at once; the rest get by with little, so that nobody fills the memory."""
+
 _OWN_SSH_ONLY = "this key is for connections to the workspace's own SSH server"
 
 
@@ -40,10 +48,18 @@ class Desk:
     neighbours: Neighbours
     refusals: Refusals
     lockout: Lockout
+    pace: Pace
+    """Of the logins of one requester."""
+    max_connections: int
+    """Of one requester."""
     outward: Sequence[Pattern] = ()
     """Where forwarded connections may lead beside the workspace."""
     clients: "set[Client]" = field(default_factory=set)
     """Those who are in."""
+
+    def connections_of(self, requester: str) -> int:
+        """How many of one requester's are open."""
+        return sum(client.requester == requester for client in self.clients)
 
 
 class Client(asyncssh.SSHServer):
@@ -62,6 +78,11 @@ class Client(asyncssh.SSHServer):
         self._session: Session | None = None
         self._way: Way | None = None
         self._downs: weakref.WeakSet[Down] = weakref.WeakSet()
+
+    @property
+    def requester(self) -> str | None:
+        """Whoever is in."""
+        return self._login.requester if self._login else None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Keep the connection to open channels on."""
@@ -112,7 +133,7 @@ class Client(asyncssh.SSHServer):
         if not is_proof or self._offered is None:
             self._result = self._result or "refused"
             return False
-        return await self._decide(self._desk.doorkeeper.by_key(*self._offered))
+        return await self._decide(partial(self._desk.doorkeeper.by_key, *self._offered))
 
     def password_auth_supported(self) -> bool:
         """By an API token of the hub in the place of a password."""
@@ -128,13 +149,18 @@ class Client(asyncssh.SSHServer):
             LOCKED.inc()
             self._result = self._result or "refused"
             return False
-        return await self._decide(self._look_at(username, password))
+        return await self._decide(partial(self._look_at, username, password))
 
     def auth_completed(self) -> None:
         """The candidate is in; what is still being decided comes too late."""
         login = self._candidate
         if login is None or self._login is not None:
             self._connection.abort()
+            return
+        if self._desk.connections_of(login.requester) >= self._desk.max_connections:
+            sentence = f"{self._desk.max_connections} connections of yours are open already"
+            self._result = "too-many"
+            self._connection.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, sentence)
             return
         LOGINS.labels(result="accepted").inc()
         log.info("login.accepted", client=self._address, user=login.requester, workspace=login.workspace.name)
@@ -146,18 +172,24 @@ class Client(asyncssh.SSHServer):
     def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], Down]:
         """A shell, a command or a subsystem."""
         way, session = self._require_session()
-        channel: asyncssh.SSHServerChannel[bytes] = self._connection.create_server_channel(encoding=None)
+        self._require_channel()
+        channel: asyncssh.SSHServerChannel[bytes] = self._connection.create_server_channel(
+            encoding=None, window=LITTLE_WINDOW
+        )
         # There is no public way to another class of channel.
         channel.__class__ = EowChannel
-        down = Down(way, session)
+        down = Down(way, session, is_wide=len(self._connection._channels) <= _WIDE_CHANNELS)
         self._downs.add(down)
         return channel, down
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
-    ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
+    ) -> tuple[asyncssh.SSHTCPChannel[bytes], Awaitable[asyncssh.SSHTCPSession[bytes]]]:
         """A port of the workspace for the client."""
-        return self._forward(self._require_login(), dest_host, dest_port)
+        login = self._require_login()
+        self._require_channel()
+        window = WIDE_WINDOW if len(self._connection._channels) < _WIDE_CHANNELS else LITTLE_WINDOW
+        return self._connection.create_tcp_channel(window=window), self._forward(login, dest_host, dest_port)
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool | Awaitable[asyncssh.SSHListener | bool]:
         """A port of the client for the workspace."""
@@ -208,9 +240,12 @@ class Client(asyncssh.SSHServer):
             self._desk.lockout.succeeded(username, self._address)
         return decision
 
-    async def _decide(self, deciding: Awaitable[Login | Denial | None]) -> bool:
+    async def _decide(self, decide: Callable[[], Awaitable[Login | Denial | None]]) -> bool:
         try:
-            decision = await deciding
+            decision = await decide()
+            if isinstance(decision, Login) and (wait := self._desk.pace.spend(decision.requester)):
+                await asyncio.sleep(wait)
+                decision = await decide()
         except MLHubError as error:
             # The hub's trouble is nobody's guess.
             self._result = "undecided"
@@ -238,6 +273,13 @@ class Client(asyncssh.SSHServer):
         if not self._desk.doorkeeper.has_key(self._session.login if self._session else self._login):
             raise prohibited("this key does not log in any more")
         return self._login
+
+    def _require_channel(self) -> None:
+        # There is no public way to what clients have open.
+        if len(self._connection._channels) >= _MOST_CHANNELS:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_RESOURCE_SHORTAGE, f"{_MOST_CHANNELS} channels of this connection are open already"
+            )
 
     def _require_session(self) -> tuple[Way, Session]:
         login = self._require_login()

@@ -31,6 +31,8 @@ asyncssh copies what is left of them for each packet: the work for small packets
 
 _MOST_UNSENT, _LITTLE_UNSENT = 512 * 1024, 128 * 1024
 """Bytes that wait for a peer which does not read them: when its channels are held up, and when they go on."""
+LITTLE_WINDOW, WIDE_WINDOW = 256 * 1024, 2 * 1024 * 1024
+"""Bytes that a client may send ahead of what a channel has handed on."""
 
 
 class LeanConnection(SSHConnection):
@@ -148,6 +150,14 @@ def bound_unsent(conn: SSHConnection) -> None:
     # There is no public way to the transport.
     if conn._transport is not None:
         conn._transport.set_write_buffer_limits(_MOST_UNSENT, _LITTLE_UNSENT)
+
+
+def widen(channel: SSHChannel[bytes]) -> None:
+    """Let the sender send much ahead."""
+    more = WIDE_WINDOW - channel._init_recv_window
+    channel._init_recv_window += more
+    channel._recv_window += more
+    channel.send_packet(_WINDOW_ADJUST, more.to_bytes(4, "big"))
 
 
 def _deliver_data(channel: SSHChannel[bytes], data: bytes, datatype: asyncssh.DataType) -> None:

@@ -8,6 +8,7 @@ import asyncssh
 import structlog
 
 from mlhub_shared.errors import MLHubError
+from mlhub_ssh_gateway.lean import widen
 from mlhub_ssh_gateway.metrics import ENTERING
 from mlhub_ssh_gateway.sessions import Session
 from mlhub_ssh_gateway.upstream import Way
@@ -42,8 +43,9 @@ class EowChannel(asyncssh.SSHServerChannel[bytes]):
 class Down(asyncssh.SSHServerSession[bytes]):
     """The client's side. Accepts at once, so that there is a place to say how the workspace's start goes."""
 
-    def __init__(self, way: Way, session: Session) -> None:
-        self._way, self._session = way, session
+    def __init__(self, way: Way, session: Session, *, is_wide: bool) -> None:
+        """A wide one takes much at once, as soon as there is a program to take it."""
+        self._way, self._session, self._is_wide = way, session, is_wide
         self._channel: asyncssh.SSHServerChannel[bytes]
         self._command: str | None = None
         self._subsystem: str | None = None
@@ -226,6 +228,8 @@ class Down(asyncssh.SSHServerSession[bytes]):
         for data, datatype in self._early:
             up.write(data, datatype)
         self._early.clear()
+        if self._is_wide:
+            widen(self._channel)
         if self._ended:
             up.channel.write_eof()
         if self._unwanted:

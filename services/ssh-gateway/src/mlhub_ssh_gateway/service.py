@@ -11,6 +11,7 @@ from mlhub_shared.contracts.queries import END_SESSION, EndSession
 from mlhub_shared.runtime.service import Runtime
 from mlhub_ssh_gateway.access import Doorkeeper
 from mlhub_ssh_gateway.activity import ActivityReports
+from mlhub_ssh_gateway.admission import Pace
 from mlhub_ssh_gateway.connection import Desk
 from mlhub_ssh_gateway.destinations import parse_pattern
 from mlhub_ssh_gateway.ending import Endings
@@ -57,6 +58,8 @@ async def build(runtime: Runtime, settings: SshGatewaySettings) -> AsyncIterator
         neighbours=Neighbours(records, own_keys),
         refusals=Refusals(journal.write),
         lockout=Lockout(settings.max_failures),
+        pace=Pace(settings.logins_per_second),
+        max_connections=settings.max_connections,
         outward=[parse_pattern(text) for text in settings.forward_outward],
     )
     endings = Endings(sessions, desk.doorkeeper, keys, settings.replica)

@@ -133,6 +133,12 @@ class SshGatewaySettings(CommonSettings):
     connections_per_second: PositiveFloat = 10
     """New connections of one address, on the average; more wait for their turn."""
 
+    logins_per_second: PositiveFloat = 10
+    """Of one user or service, from wherever, on the average; more wait for their turn."""
+
+    max_connections: PositiveInt = 100
+    """Of one user or service, open at once."""
+
     keepalive: Seconds = timedelta(seconds=30)
     """Between signs of life asked of a client; three without an answer end it."""
 
