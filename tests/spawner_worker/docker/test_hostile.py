@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from aiodocker.stream import Message
 
+from mlhub_spawner_worker.backends.docker import exec_ports
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.exec_carrier import Carrier, Channel
 from mlhub_spawner_worker.backends.docker.exec_connection import ContainerConnection
@@ -213,3 +214,15 @@ class Calls:
 
 async def _kept(wait: Callable[[], Any]) -> None:
     await wait()
+
+
+async def test_a_list_of_ports_that_makes_no_sense_has_none(stream: Stream) -> None:
+    many = b"9" * 5000
+    table = b" 0: 0100007F:%b 00000000:0000 0A 0:0 0:0 0 0 0 7\n"
+    stream.say(
+        b"\x1e7\nrange %b\n/proc/%b/fd:\nl socket:[%b]\n==> /proc/%b/cmdline <==\nx\n" % (many, many, many, many)
+    )
+    stream.say(table % b"0FFFFF" + table % b"-1" + table % b"0FA0")
+    stream.said.put_nowait(None)
+    found = await exec_ports.listening(Hostile(stream), exec_ports.Surroundings(8080, None))
+    assert [one.port for one in found] == [4000]

@@ -14,6 +14,7 @@ _LISTENS = "0A"
 _STATE, _INODE = 3, 9
 """Of the fields of a line."""
 _LONGEST_NAME = 60
+_LAST_PORT = 65535
 
 Address = IPv4Address | IPv6Address
 
@@ -40,7 +41,8 @@ def sockets(table: str) -> list[Socket]:
         if len(fields) > _INODE and fields[_STATE] == _LISTENS:
             with suppress(ValueError):
                 address, _, port = fields[1].partition(":")
-                found.append(Socket(_address(address), int(port, 16), int(fields[_INODE])))
+                if 0 < (number := int(port, 16)) <= _LAST_PORT:
+                    found.append(Socket(_address(address), number, int(fields[_INODE])))
     return found
 
 

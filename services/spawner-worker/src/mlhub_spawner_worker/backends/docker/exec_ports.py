@@ -28,9 +28,9 @@ head -c 400 /proc/[0-9]*/cmdline
 """
 """No more than every image has, and no loop: a process for each line would take seconds."""
 
-_FOLDER = re.compile(r"/proc/(\d+)/fd:")
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
-_COMMAND = re.compile(r"==> /proc/(\d+)/cmdline <==\n(.*?)(?=\n==> /proc/|\Z)", re.DOTALL)
+_FOLDER = re.compile(r"/proc/(\d{1,20})/fd:")
+_SOCKET = re.compile(r"socket:\[(\d{1,20})\]")
+_COMMAND = re.compile(r"==> /proc/(\d{1,20})/cmdline <==\n(.*?)(?=\n==> /proc/|\Z)", re.DOTALL)
 
 _NO_PYTHON = (
     "the program listens on its workspace's own loopback alone, and reaching it there needs python3 in the "
@@ -75,7 +75,7 @@ async def _answer(place: Place) -> str:
 
 
 def _understood(said: str, around: Surroundings) -> list[Listening]:
-    first_free = int(next(iter(re.findall(r"^range (\d+)", said, re.MULTILINE)), "32768"))
+    first_free = int(next(iter(re.findall(r"^range (\d{1,5})\b", said, re.MULTILINE)), "32768"))
     has_python = "\nhas python3\n" in said
     programs = _programs(said)
     by_port: dict[int, list[tables.Socket]] = {}
