@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -129,11 +130,13 @@ async def test_a_revoked_token_is_worth_nothing_within_five_seconds(house: House
 async def test_many_requests_ask_the_hub_and_the_worker_once(house: House) -> None:
     prefix = await house.open("busy", "lab")
     token = await house.token("busy")
-    before = house.hub.log.read_text().count('"path": "/hub/api/user"')
+    before, began = house.hub.log.read_text().count('"path": "/hub/api/user"'), time.monotonic()
     answers = await asyncio.gather(*(house.ask(f"{prefix}tools/{TOOL}/", token) for _ in range(40)))
     assert {answer.status for answer in answers} == {200}
-    assert house.hub.log.read_text().count('"path": "/hub/api/user"') - before <= 2
-    assert sum(question.workspace.user == "busy" for question in house.questions) <= 2
+    # An answer holds for so long; on a slow machine more than one is needed.
+    most = 2 + (time.monotonic() - began) / STALE
+    assert house.hub.log.read_text().count('"path": "/hub/api/user"') - before <= most
+    assert sum(question.workspace.user == "busy" for question in house.questions) <= most
 
 
 # What passes, and what does not
@@ -213,6 +216,14 @@ async def test_the_cookies_of_a_tool_stay_below_its_address(house: House) -> Non
         ("Set-Cookie", f"e=5; Path={own}0/"),
         ("Set-Cookie", "jupyterhub-session-id=fixed; Path=/"),
         ("Set-Cookie", "mlhub-tools=fixed; Path=/"),
+        ("Set-Cookie", "__Secure-mlhub-tools=fixed; Path=/; Secure"),
+        ("Set-Cookie", "; mlhub-tools=fixed"),
+        ("Set-Cookie", "=jupyterhub-session-id=fixed"),
+        ("NEL", '{"report_to":"x","max_age":9,"success_fraction":1}'),
+        ("Report-To", '{"group":"x","max_age":9,"endpoints":[{"url":"https://elsewhere/"}]}'),
+        ("Reporting-Endpoints", 'x="https://elsewhere/"'),
+        ("Accept-CH", "Sec-CH-UA-Model"),
+        ("Critical-CH", "Sec-CH-UA-Model"),
         ("Service-Worker-Allowed", "/"),
         ("Clear-Site-Data", '"cookies"'),
         ("Alt-Svc", 'h3=":443"'),
@@ -229,8 +240,9 @@ async def test_the_cookies_of_a_tool_stay_below_its_address(house: House) -> Non
         f"d=4; Path={own}/e",
         f"e=5; Path={own}{own}0/",
     ]
-    kept = {"service-worker-allowed", "clear-site-data", "alt-svc", "strict-transport-security"}
-    assert not kept & answer.headers.keys()
+    for_the_host = {"service-worker-allowed", "clear-site-data", "alt-svc", "strict-transport-security", "nel"}
+    for_the_host |= {"report-to", "reporting-endpoints", "accept-ch", "critical-ch"}
+    assert not for_the_host & answer.headers.keys()
 
 
 async def test_uploads_and_any_method_pass(house: House) -> None:

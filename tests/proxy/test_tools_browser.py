@@ -81,6 +81,39 @@ async def test_another_users_session_does_not_open_a_workspace(house: House) -> 
     assert event.requester == "user:intruder"
 
 
+async def test_a_session_of_another_workspace_is_no_stranger_to_the_audit(house: House) -> None:
+    prefix = await house.open("victim", "other")
+    async with house.browser("borrower") as browser:
+        own = await house.open("borrower", "lab")
+        assert (await browser.visit(f"{own}tools/{TOOL}/")).status_code == 200
+        session = browser.cookie(f"{own}tools/")
+        assert (await house.ask(f"{prefix}tools/{TOOL}/", Cookie=session)).status == 401
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            async with socket_to(house, f"{prefix}tools/{TOOL}/ws", Cookie=session):
+                pass
+        assert refusal.value.status == 401
+    (event,) = await house.events("ws-victim-test-other", EventKind.ACCESS_DENIED, count=1)
+    assert event.requester == "user:borrower"
+
+
+async def test_two_sessions_for_one_address_are_refused_whichever_comes_first(house: House) -> None:
+    async with house.browser("doubled") as browser:
+        prefix = await house.open("doubled", "lab")
+        path = f"{prefix}tools/{TOOL}/"
+        assert (await browser.visit(path)).status_code == 200
+        session = browser.cookie(f"{prefix}tools/")
+        for cookies in (f"mlhub-tools=planted; {session}", f"{session}; a=1; mlhub-tools=planted"):
+            assert (await house.ask(path, Cookie=cookies)).status == 400
+        assert (await house.ask(path, Cookie=f"xmlhub-tools=1; {session}")).status == 200
+        # Nor is a login ended by what was set beside the browser's own.
+        browser.http.cookies.delete("mlhub-tools")
+        to_hub = await browser.visit((await browser.visit(path, follow=False)).headers["Location"], follow=False)
+        back = (await browser.visit(to_hub.headers["Location"], follow=False)).headers["Location"]
+        both = f"{browser.held('mlhub-tools-login')}; mlhub-tools-login=planted"
+        assert (await house.ask(back, Cookie=both)).status == 403
+        assert (await browser.visit(back)).status_code == 200
+
+
 async def test_a_logout_at_the_hub_ends_the_session_within_five_seconds(house: House) -> None:
     async with house.browser("leaver") as browser:
         prefix = await house.open("leaver", "lab")

@@ -77,13 +77,12 @@ async def test_it_remembers_no_more_than_it_may() -> None:
 def test_a_session_counts_for_its_workspace_and_its_deployment() -> None:
     seals, others = Seals(SecretStr("one")), Seals(SecretStr("another"))
     session = seals.session("tok.en", "ws-alice-test")
-    assert seals.token_of(session, "ws-alice-test") == "tok.en"
-    assert Seals(SecretStr("one")).token_of(session, "ws-alice-test") == "tok.en"
-    assert seals.token_of(session, "ws-bob-test") is None
-    assert others.token_of(session, "ws-alice-test") is None
-    # A signed ticket is no session, and no part of a session can be moved into the other.
-    assert seals.token_of(seals.ticket(Ticket(name="ws-alice-test", below="")), "ws-alice-test") is None
-    assert seals.token_of(seals.session("en", "ws-alice-test|tok."), "ws-alice-test") is None
+    assert seals.session_of(session) == ("tok.en", "ws-alice-test")
+    assert Seals(SecretStr("one")).session_of(session) == ("tok.en", "ws-alice-test")
+    assert seals.session_of(session.replace("alice", "bob")) is None
+    assert others.session_of(session) is None
+    # A signed ticket is no session.
+    assert seals.session_of(seals.ticket(Ticket(name="ws-alice-test", below=""))) is None
 
 
 @pytest.mark.parametrize("spoilt", ["", ".", "x.y", "ä.ö"])

@@ -5,16 +5,21 @@ import json
 import tempfile
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page
+from pydantic import SecretStr
 
+from mlhub_proxy.tools.seals import Seals, Ticket
 from tests.hub.pages.browser import browser, chromium
 from tests.proxy.test_tools_paths import HERE, THERE, said_by, ways
-from tests.proxy.toolhouse import TOOL, House, running_house
+from tests.proxy.toolhouse import PROXY_TOKEN, TOOL, House, running_house
 from tests.support.hub_process import ADMIN_PASSWORD
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DOMAIN = "tools.test"
 
 OPEN_SOCKET = """address => new Promise(resolve => {
     const socket = new WebSocket(address)
@@ -26,7 +31,7 @@ OPEN_SOCKET = """address => new Promise(resolve => {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    async with running_house(tmp_path_factory.mktemp("house"), TLS="on") as made:
+    async with running_house(tmp_path_factory.mktemp("house"), TLS="on", TOOLS_DOMAIN=DOMAIN) as made:
         await made.open("alice", "lab")
         await made.open("victim", "lab")
         await made.open("admin", "lab")
@@ -67,6 +72,30 @@ async def test_no_way_to_write_a_path_opens_a_port_by_http_2(house: House) -> No
         assert said_by((await curl(house, f"{HERE}tools/{TOOL}/", "-H", host))[2]) != "tool"
 
 
+async def test_only_a_session_that_no_other_host_can_plant_counts_by_https(house: House) -> None:
+    session = Seals(SecretStr(PROXY_TOKEN)).session(await house.token("alice"), "ws-alice-test-lab")
+    site = ("-H", f"Host: {TOOL}--ws-alice-test-lab.{DOMAIN}")
+    for path, host, prefix in ((f"{HERE}tools/{TOOL}/", (), "__Secure-"), ("/", site, "__Host-")):
+        for tried in ("", "__Secure-", "__Host-"):
+            cookies = f"Cookie: {tried}mlhub-tools={session}; theirs=1"
+            status, _, body = await curl(house, path, *host, "-H", cookies)
+            assert status == (200 if tried == prefix else 401), (path, tried)
+            if tried == prefix:
+                assert json.loads(body)["headers"]["cookie"] == "theirs=1"
+    url = f"https://localhost:{house.agent.public}"
+    ticket = Seals(SecretStr(PROXY_TOKEN)).ticket(Ticket(name="ws-alice-test-lab", below=""))
+    for headers, start, path in (
+        ({}, "__Secure-mlhub-tools-login=", "/hub-tools/"),
+        ({"Host": f"{TOOL}--ws-alice-test-lab.{DOMAIN}"}, "__Host-mlhub-tools-login=", "/"),
+    ):
+        async with httpx.AsyncClient(verify=False, trust_env=False) as client:  # noqa: S501  (our own, for a test)
+            answer = await client.get(f"{url}/hub-tools/login?to={ticket}", headers=headers)
+        cookie = answer.headers["Set-Cookie"]
+        assert cookie.startswith(start), cookie
+        assert {f"Path={path}", "Secure", "HttpOnly"} <= set(cookie.split("; "))
+        assert "domain" not in cookie.lower()
+
+
 async def socket_from(page: Page, address: str) -> object:
     return await page.evaluate(OPEN_SOCKET, address)
 
@@ -83,7 +112,7 @@ async def test_a_real_browser_logs_in_and_has_web_sockets_from_its_own_pages_alo
         await page.click("#login_submit")
         await page.wait_for_url(f"{url}{path}/page?x=1")
         assert json.loads(await page.inner_text("body"))["path"] == "/page?x=1"
-        (cookie,) = [one for one in await context.cookies() if one["name"] == "mlhub-tools"]
+        (cookie,) = [one for one in await context.cookies() if one["name"] == "__Secure-mlhub-tools"]
         assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Lax")
         assert cookie["path"] == "/user/admin/lab/tools/"
         address = f"wss://localhost:{house.agent.public}{path}/ws"

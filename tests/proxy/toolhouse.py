@@ -151,6 +151,11 @@ class Browser:
         (found,) = [one for one in jar if one.path == path]
         return f"mlhub-tools={found.value}"
 
+    def held(self, name: str) -> str:
+        """The one cookie of this name, as a header."""
+        (found,) = [one for one in self.http.cookies.jar if one.name == name]
+        return f"{name}={found.value}"
+
     async def _form(self, path: str, **data: Any) -> httpx.Response:
         page = await self.visit(path)
         token = re.search(r'name="_xsrf"\s+value="([^"]+)"', page.text)

@@ -4,20 +4,45 @@
 
 local SESSION = "mlhub-tools"
 local MOST = 10000      -- answers remembered by each thread
+local MOST_REFUSED = 300 -- of one address within the ten seconds of the table `strangers`
 local PATIENCE = 6000   -- ms that the agent gets; four times as long if it does not even take the question
 local BETWEEN_US = { connection = true, ["content-length"] = true, date = true, server = true }
 local HARMLESS = { GET = true, HEAD = true, OPTIONS = true }
 
 local let_in, remembered = {}, 0
 
+-- A cookie's name without the prefix that binds it to its host or to HTTPS.
+local function plain(name)
+  return (name:gsub("^__%a+%-", ""))
+end
+
 -- The hub's cookies and our own, which no tool may see or set.
 local function is_hubs(name)
-  name = name:gsub("^__%a+%-", "")
+  name = plain(name)
   return name:find("^jupyterhub%-") or name:find("^service%-") or name:find("^mlhub%-")
 end
 
 local function is_ours(name)
-  return name == SESSION
+  return plain(name) == SESSION
+end
+
+-- The session's name here: over HTTPS one that no other host of the domain can set, where its path lets it.
+local function session_name(txn, site)
+  if txn:get_var("txn.scheme") ~= "https" then return SESSION end
+  return (site and "__Host-" or "__Secure-") .. SESSION
+end
+
+-- The value of that cookie, empty if there is none; nil if there are two, of which somebody else has set one.
+local function session_in(cookie, name)
+  local found
+  for pair in cookie:gmatch("[^;]+") do
+    local key, value = pair:match("^%s*([^=%s]*)%s*=(.*)$")
+    if key == name then
+      if found then return nil end
+      found = value
+    end
+  end
+  return found or ""
 end
 
 local function without(header, is_hidden)
@@ -83,6 +108,18 @@ local function ask(txn, headers)
   return from_agent and said or nil
 end
 
+local function refuse(txn, status, words, headers)
+  headers["content-type"], headers["cache-control"] = { "text/plain" }, { "no-store" }
+  answer(txn, status, headers, words .. "\n")
+end
+
+local function forget(key)
+  if key and let_in[key] then
+    let_in[key] = nil
+    remembered = remembered - 1
+  end
+end
+
 local function remember(key, yes)
   if remembered >= MOST then
     let_in, remembered = {}, 0
@@ -106,6 +143,11 @@ local function permission(txn, tool, session)
   if yes and yes.till > now then
     return yes
   end
+  -- Whoever was let in a moment ago is not held up by strangers who share the address.
+  if not yes and txn.f:sc1_gpc0_rate() > MOST_REFUSED then
+    refuse(txn, 429, "Too many requests without a login come from your address.", { ["retry-after"] = { "10" } })
+    return nil
+  end
   local query = txn.sf:query()
   local said = ask(txn, {
     ["x-name"] = tool.name, ["x-generation"] = tool.generation, ["x-port"] = tool.number, ["x-below"] = tool.below,
@@ -119,6 +161,10 @@ local function permission(txn, tool, session)
     return nil
   end
   if said.status ~= 200 then
+    if said.status == 401 or said.status == 302 then
+      txn.f:sc1_inc_gpc0()
+      forget(key)
+    end
     answer(txn, said.status, said.headers, said.body)
     return nil
   end
@@ -146,7 +192,8 @@ local function named(route, path, site)
   local prefix, below = path:sub(1, tonumber(length)), path:sub(tonumber(length) + 1)
   local tool = { route = route, name = name, generation = generation, below = below, number = "", rest = "" }
   if serves == "own" then
-    return as_walked(path):find(as_walked(prefix) .. "tools/", 1, true) == 1 and tool or nil
+    -- Its server may take capital letters for small ones.
+    return as_walked(path):lower():find(as_walked(prefix):lower() .. "tools/", 1, true) == 1 and tool or nil
   end
   tool.number, tool.rest = below:match("^tools/(%d+)(.*)$")
   if not tool.number or tool.rest:find("^[^/]") then return nil end
@@ -167,7 +214,12 @@ core.register_action("tools", { "http-req" }, function(txn)
     answer(txn, 307, { location = { path .. "/" .. (query ~= "" and "?" .. query or "") } })
     return
   end
-  local yes = permission(txn, tool, (";" .. cookie):match(";%s*" .. SESSION:gsub("%-", "%%-") .. "=([^;]*)") or "")
+  local session = session_in(cookie, session_name(txn, tool.site))
+  if not session then
+    refuse(txn, 400, "This browser holds two logins for one address. Remove its cookies for this site.", {})
+    return
+  end
+  local yes = permission(txn, tool, session)
   if not yes then return end
   if not tool.prefix then
     hide(txn, cookie, is_ours)
@@ -187,8 +239,10 @@ end, 0)
 
 -- A tool shares its host with the hub and other tools: its cookies stay below its own address.
 local function tamed(cookie, prefix)
-  local name = cookie:match("^%s*([^=;%s]*)")
-  if is_hubs(name) then return nil end
+  -- Browsers may send what has no name as if its value were name and value.
+  cookie = cookie:match("^[%s;]*(.*)$")
+  local name = cookie:match("^[^=;%s]*")
+  if name == "" or is_hubs(name) then return nil end
   local kept, path = {}, "/"
   for part in cookie:gmatch("[^;]+") do
     local word = part:match("^%s*([^=%s]*)"):lower()

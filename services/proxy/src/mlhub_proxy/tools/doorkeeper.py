@@ -10,10 +10,10 @@ from urllib.parse import quote
 from mlhub_proxy.routes import address
 from mlhub_proxy.tools.asked import Asked
 from mlhub_proxy.tools.denials import Denials
-from mlhub_proxy.tools.hub import Visitor
+from mlhub_proxy.tools.hub import Credential, Visitor
 from mlhub_proxy.tools.pages import Refusal
 from mlhub_proxy.tools.recent import Known, Recent
-from mlhub_proxy.tools.seals import Seals, Ticket
+from mlhub_proxy.tools.seals import Seals, Session, Ticket
 from mlhub_shared.bus import Bus
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.queries import OPEN_PORT, OpenPort
@@ -60,7 +60,7 @@ class Doorkeeper:
         self,
         bus: Bus,
         record_of: Callable[[str], WorkspaceRecord | None],
-        visitors: Recent[str, Visitor | None],
+        visitors: Recent[Credential, Visitor | None],
         seals: Seals,
         denials: Denials,
         *,
@@ -78,9 +78,14 @@ class Doorkeeper:
         """Refusal for who does not get through."""
         record = self._record(asked)
         port = _port(asked.port)
-        by_session, by_token = await self._known(asked, record)
-        known = [one for one in (by_session, by_token) if one is not None and one.value is not None]
+        session = self._seals.session_of(asked.session) if asked.session else None
+        by_session, by_token = await self._known(asked, session)
+        is_here = session is not None and session.workspace == record.name
+        known = [one for one in (by_session if is_here else None, by_token) if one and one.value]
         if not known:
+            if by_session:
+                # No browser takes a session to another workspace by itself.
+                self._note(record, by_session, asked, port)
             raise self._stranger(asked)
         allowed = next((one for one in known if one.value and may_access(one.value.scopes, record.workspace)), None)
         if asked.is_foreign or allowed is None or allowed.value is None:
@@ -105,12 +110,11 @@ class Doorkeeper:
         return record
 
     async def _known(
-        self, asked: Asked, record: WorkspaceRecord
+        self, asked: Asked, session: Session | None
     ) -> tuple[Known[Visitor | None] | None, Known[Visitor | None] | None]:
-        session = self._seals.token_of(asked.session, record.name) if asked.session else None
         try:
-            by_session = await self._visitors.get(session) if session else None
-            by_token = await self._visitors.get(asked.hub_token) if asked.hub_token else None
+            by_session = await self._visitors.get(Credential(session.token, is_sealed=True)) if session else None
+            by_token = await self._visitors.get(Credential(asked.hub_token)) if asked.hub_token else None
         except Temporary as error:
             raise Refusal(
                 503,

@@ -63,7 +63,7 @@ class Login:
         record = self._record_of(ticket.name) if ticket else None
         if ticket is None or record is None:
             return self._failed()
-        browser = request.cookies.get(_BROWSER, "")
+        browser = _browser(request)
         if not _BROWSER_VALUE.fullmatch(browser):
             browser = secrets.token_urlsafe(32)
         if _site(request):
@@ -74,12 +74,13 @@ class Login:
             way = f"{self._base}hub/api/oauth2/authorize?{urlencode(self._query(ticket, record.workspace))}"
         response = RedirectResponse(way, 302)
         # One for all windows that are on their way.
-        _set_cookie(response, request, _BROWSER, browser, path=self._prefix, max_age=_BROWSER_SECONDS)
+        path = "/" if _site(request) else self._prefix
+        _set_cookie(response, request, _BROWSER, browser, path=path, max_age=_BROWSER_SECONDS)
         return response
 
     async def finish(self, request: Request, code: str = "", state: str = "") -> Response:
         """Back from the hub, with a code that is worth a token."""
-        ticket, browser = self._seals.ticket_of(state), request.cookies.get(_BROWSER, "")
+        ticket, browser = self._seals.ticket_of(state), _browser(request)
         if ticket is None or not code or not _is(browser, ticket.browser) or _site(request):
             return self._failed()
         if not ticket.site:
@@ -89,7 +90,7 @@ class Login:
 
     async def enter(self, request: Request, code: str = "", state: str = "") -> Response:
         """Back at the site."""
-        ticket, browser = self._seals.ticket_of(state), request.cookies.get(_BROWSER, "")
+        ticket, browser = self._seals.ticket_of(state), _browser(request)
         is_here = ticket is not None and ticket.is_back and ticket.site != "" and ticket.site == _site(request)
         if ticket is None or not is_here or not code or not _is(browser, ticket.at_site):
             return self._failed()
@@ -154,15 +155,34 @@ def _is(browser: str, expected: str) -> bool:
     return secrets.compare_digest(expected.encode(), _hash(browser).encode())
 
 
+def _is_https(request: Request) -> bool:
+    return request.headers.get("X-Forwarded-Proto") == "https"
+
+
+def _name(request: Request, name: str) -> str:
+    """The cookie's here: over HTTPS one that no other host of the domain can set, where its path lets it."""
+    if not _is_https(request):
+        return name
+    return f"{'__Host-' if _site(request) else '__Secure-'}{name}"
+
+
+def _browser(request: Request) -> str:
+    """What the browser keeps meanwhile; empty if it has two, of which somebody else has set one."""
+    name = _name(request, _BROWSER)
+    pairs = [pair.strip().partition("=") for pair in request.headers.get("Cookie", "").split(";")]
+    values = [value for key, _, value in pairs if key == name]
+    return values[0] if len(values) == 1 else ""
+
+
 def _set_cookie(
     response: Response, request: Request, name: str, value: str, *, path: str, max_age: int | None = None
 ) -> None:
     response.set_cookie(
-        name,
+        _name(request, name),
         value,
         max_age=max_age,
         path=path,
-        secure=request.headers.get("X-Forwarded-Proto") == "https",
+        secure=_is_https(request),
         httponly=True,
         samesite="lax",
     )

@@ -5,11 +5,20 @@ import binascii
 import hashlib
 import hmac
 import time
+from typing import NamedTuple
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 _LASTS = 600
 """Seconds that a login may take."""
+
+
+class Session(NamedTuple):
+    """What somebody who has logged in carries."""
+
+    token: str
+    workspace: str
+    """The only one it counts for."""
 
 
 class Ticket(BaseModel):
@@ -38,13 +47,16 @@ class Seals:
 
     def session(self, token: str, workspace: str) -> str:
         """A cookie with an OAuth token that counts for this workspace only."""
-        return f"{token}.{self._mark('session', f'{workspace}|{token}')}"
+        text = f"{token}.{workspace}"
+        return f"{text}.{self._mark('session', text)}"
 
-    def token_of(self, session: str, workspace: str) -> str | None:
-        """The token of such a cookie; None if it is not one of ours, or another workspace's."""
-        token, _, mark = session.rpartition(".")
-        right = self._mark("session", f"{workspace}|{token}")
-        return token if token and hmac.compare_digest(mark.encode(), right.encode()) else None
+    def session_of(self, cookie: str) -> Session | None:
+        """What such a cookie says; None if it is not one of ours."""
+        text, _, mark = cookie.rpartition(".")
+        if not hmac.compare_digest(mark.encode(), self._mark("session", text).encode()):
+            return None
+        token, _, workspace = text.rpartition(".")  # whose name has no dot
+        return Session(token, workspace) if token else None
 
     def ticket(self, ticket: Ticket) -> str:
         """Good for ten minutes."""
