@@ -93,6 +93,8 @@ class ScriptedHub:
 
     async def _shared_list(self, request: web.Request) -> web.Response:
         user = request.match_info["user"]
+        if user not in self.users:
+            return _error(404, f"No such user: {user}")
         everything = {**self.shares, **self.group_shares}
         items = [_share(owner, server, scopes) for (name, owner, server), scopes in everything.items() if name == user]
         offset, limit = int(request.query.get("offset", 0)), int(request.query.get("limit", 50))

@@ -102,7 +102,11 @@ class HubApi:
         for page in range(_MOST_PAGES):
             query = {"offset": page * _PAGE, "limit": _PAGE}
             path = f"users/{_quoted(name)}/shared"
-            answer = _body(await self._send("GET", path, params=query, headers=self.headers | _PAGINATED))
+            reply = await self._send("GET", path, params=query, headers=self.headers | _PAGINATED)
+            if reply.status_code == 404:
+                # A user who is gone has no share, and must not be taken for one whom the hub can't be asked about.
+                break
+            answer = _body(reply)
             for share in answer.get("items", []):
                 server = share.get("server", {})
                 if (server.get("user", {}).get("name"), server.get("name")) == (workspace.user, workspace.server):
