@@ -9,11 +9,21 @@ import pytest
 
 from mlhub_shared.contracts.workspace import Phase
 from tests.ssh_gateway.place import Place
+from tests.support.waiting import until
 
 
 async def test_a_connection_has_so_many_channels_and_no_more(place: Place) -> None:
     alice = await place.client("alice")
-    server = await asyncio.start_server(lambda _, writer: None, "127.0.0.1", 0)
+    held = set()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.add(writer)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        held.discard(writer)
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, place.connect("alice", alice.key) as connection:
         opened = [await connection.open_connection("localhost", port) for _ in range(64)]
@@ -25,6 +35,8 @@ async def test_a_connection_has_so_many_channels_and_no_more(place: Place) -> No
             writer.close()
             await writer.wait_closed()
         assert (await connection.run("echo in")).stdout == "in\n"
+        connection.close()
+        await until(lambda: not held)
 
 
 async def test_what_comes_before_there_is_a_program_stays_with_the_client(place: Place) -> None:
