@@ -86,3 +86,13 @@ async def test_a_name_that_stands_in_the_addresses_of_tools_is_no_workspaces(sta
         refusal = await stage.api(method, path, body, expect=400)
         assert "part of the addresses" in refusal["message"]
     assert await stage.api.status("GET", f"/users/{user}/servers/{name}") == 404
+
+
+async def test_it_may_stand_plainly_in_the_body_as_in_that_of_a_start(stage: Stage) -> None:
+    await stage.user("xia")
+    path = "/users/xia/servers/x"
+    await stage.api("PUT", path, {"user_options": {"cpu_limit": 1}}, expect=201)
+    await stage.api("PATCH", path, {"start_on_ssh": False}, expect=200)
+    assert await options_of(stage, "xia", "x") == {"cpu_limit": 1, "start_on_ssh": False}
+    refusal = await stage.api("PATCH", path, {"start_by_ssh": False}, expect=400)
+    assert refusal["message"].startswith("start_by_ssh")

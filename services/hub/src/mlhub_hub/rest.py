@@ -53,7 +53,7 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
 
     def get_json_body(self) -> Any:
         """The body; JupyterHub logs the options of a PATCH as they stand in it."""
-        body = super().get_json_body()
+        body = self._options_gathered(super().get_json_body())
         if self.request.method != "PATCH" or not isinstance(body, dict):
             return body
         if not isinstance(body.get("user_options", {}), dict) or (wanted := self._wanted(body)) is None:
@@ -89,7 +89,7 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
     async def patch(self, user_name: str, server_name: str = "") -> None:
         """Change a stopped workspace; whether SSH starts it, also of one that runs."""
         modes.check_change(self.mlhub, self, user_name)
-        body = super().get_json_body()
+        body = self._options_gathered(super().get_json_body())
         if _is_only_start_on_ssh(body):
             await self.set_start_on_ssh(user_name, server_name, body["user_options"][options.START_ON_SSH])
             self.finish(self.server_model(self._orm_spawner(user_name, server_name), user=self.find_user(user_name)))
@@ -175,6 +175,14 @@ class WorkspaceHandler(WorkspaceModels, AcceptedSpawns, UserServerAPIHandler):
         orm_spawner.user_options = orm_spawner.started = orm_spawner.display_name = None
         self.db.commit()
         self.set_status(204)
+
+    def _options_gathered(self, body: Any) -> Any:
+        """The body of a PATCH; options that stand in it plainly, as a start takes them too, are put together."""
+        if self.request.method != "PATCH" or not isinstance(body, dict) or "user_options" in body:
+            return body
+        plain = {key: body[key] for key in body.keys() - _NOT_OPTIONS - {"name"}}
+        rest = {key: body[key] for key in body.keys() - plain.keys()}
+        return rest | {"user_options": plain} if plain else body
 
     def _wanted(self, body: Body) -> Body | None:
         """The options that a body asks for, which anybody may have; None: those there are.
