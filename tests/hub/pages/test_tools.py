@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from mlhub_hub.pages.tools import port_address
+from mlhub_hub.settings import HubSettings
 from mlhub_shared.contracts.queries import LIST_PORTS, ListPorts, Port, Ports
 from mlhub_shared.contracts.workspace import Phase
 from mlhub_shared.errors import Temporary
@@ -120,3 +122,19 @@ async def test_a_port_that_is_typed_in_is_opened_and_nothing_else(
     for path in ("workspaces/port", "workspaces/tools"):
         assert (await stranger.get(path, **where, port="80")).status_code == 404
     await stranger.close()
+
+
+async def test_with_a_domain_for_tools_a_port_is_a_site_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLHUB_PROXY_TOOLS_DOMAIN", "tools.example")
+    for public, start, end in (
+        ("https://hub.example", "https://", "/"),
+        ("http://hub.example:8443", "http://", ":8443/"),
+    ):
+        settings = HubSettings(public_url=public)
+        for port in (5173, "PORT"):
+            site = f"{start}{port}--ws-alice-test.tools.example{end}"
+            assert port_address(settings, "ws-alice-test", port, below="/user/alice/") == site
+        # What does not fit into one label has the path alone.
+        fits = "x" * 57
+        assert port_address(settings, f"{fits}x", 5173, below="/user/alice/") == "/user/alice/tools/5173/"
+        assert "//5173--x" in port_address(settings, fits, 5173, below="/user/alice/")

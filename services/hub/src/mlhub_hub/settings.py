@@ -50,6 +50,8 @@ class HubSettings(CommonSettings, PolicySettings):
     """How the proxy reaches the hub."""
     public_url: Origin = "http://127.0.0.1:8080"
     """What people type."""
+    tools_domain: str = Field(default="", validation_alias="MLHUB_PROXY_TOOLS_DOMAIN")
+    """Below it, the proxy shows every port of a workspace as a site of its own. Empty: it does not."""
     probe_url: Origin = "http://127.0.0.1:8003"
     """The proxy's probe frontend, through which JupyterHub looks whether a workspace answers."""
     workspace_api_url: Origin = "http://127.0.0.1:8002"
