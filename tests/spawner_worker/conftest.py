@@ -1,8 +1,19 @@
 """Fixtures of the worker's tests."""
 
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
 import pytest
 
 from mlhub_shared.bus import Bus
+from tests.support.attach_places import (
+    PYTHON_IMAGE,
+    Place,
+    container_place,
+    engine_problem,
+    local_place,
+    running_container,
+)
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.workers import People
 
@@ -17,3 +28,27 @@ def people(bus: Bus) -> People:
 async def scripted() -> ScriptedBackend:
     """A backend that outlives its workers."""
     return ScriptedBackend()
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[str]:
+    """A container that a whole module enters."""
+    if (problem := engine_problem(PYTHON_IMAGE)) is not None:
+        pytest.skip(problem)
+    with running_container(PYTHON_IMAGE) as name:
+        yield name
+
+
+@pytest.fixture(params=["local", "container"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """A workspace of this machine, then one in a container, behind the attach endpoint."""
+    way = local_place(tmp_path) if request.param == "local" else None
+    async with way or container_place(tmp_path, request.getfixturevalue("container")) as place:
+        yield place
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncIterator[Place]:
+    """The one of this machine alone."""
+    async with local_place(tmp_path) as place:
+        yield place

