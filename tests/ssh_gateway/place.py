@@ -68,6 +68,8 @@ class Place:
     """Time that the gateway takes to have passed, and no test waited for."""
     seen: "Table[WorkspaceRecord] | None" = None
     """The records as the gateway knows them."""
+    keys: "Table[SshKey] | None" = None
+    """And the keys."""
 
     def clock(self) -> datetime:
         """The gateway's."""
@@ -86,6 +88,7 @@ class Place:
         line = " ".join(key.export_public_key().decode().split()[:2])
         value = SshKey(user=user, label="laptop", public_key=line, fingerprint=fingerprint, added_at=NOW)
         await self.bus.ssh_keys.put(ssh_key_key(fingerprint), value)
+        await until(lambda: self.keys is None or self.keys.value(ssh_key_key(fingerprint)) == value)
 
     def connect(
         self, login: str, key: asyncssh.SSHKey | None = None, **options: Any
@@ -160,6 +163,7 @@ class Place:
             async with build(runtime, self.settings.model_copy(update=settings)):
                 await until(lambda: not health.problems())
                 self.runtime, self.seen = runtime, bus.tables[bus.workspaces.name]
+                self.keys = bus.tables[bus.ssh_keys.name]
                 yield runtime
         finally:
             await runtime.end()

@@ -123,10 +123,9 @@ def test_with_https_everybody_knows_of_it_and_the_site_is_where_people_were_told
     assert "hub.example" in proxy.tls_names
 
 
-def test_a_data_directory_deep_down_leaves_room_for_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_a_data_directory_deep_down_leaves_room_for_the_socket(tmp_path: Path) -> None:
     deep = DataDir(tmp_path / ("x" * 100))
-    assert len(os.fsencode(deep.ssh_socket)) <= 107
+    assert len(os.fsencode(deep.ssh_socket)) <= 97, "HAProxy takes no longer ones"
     assert deep.ssh_socket != DataDir(tmp_path / ("y" * 100)).ssh_socket
     make_socket_folder(deep)
     make_socket_folder(deep)

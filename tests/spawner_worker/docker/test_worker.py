@@ -60,7 +60,7 @@ async def test_each_failure_has_its_own_reason(
     nats_server: NatsServer, people: People, docker: aiodocker.Docker, tmp_path: Path
 ) -> None:
     backend = docker_backend(tmp_path, HUB, pull="missing")
-    settings = {"default_image": IMAGE, "images": "*", "start_timeout": 3}
+    settings = {"default_image": IMAGE, "images": "*", "start_timeout": 12}
     async with working(nats_server, tmp_path, backend, probe=never, **settings):
         await people.send(spawn(spec=spec("127.0.0.1:1/nosuch:1")))
         await people.send(spawn("bob", spec=spec(env={"FAKE_EXIT": "4"})))

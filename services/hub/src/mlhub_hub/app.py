@@ -21,6 +21,7 @@ from mlhub_hub.auth.deleted_users import DeletedUsers
 from mlhub_hub.auth.key_use import follow_key_use
 from mlhub_hub.auth.tables import create_tables
 from mlhub_hub.auth.user_changes import follow_users
+from mlhub_hub.authorize import authorize_handlers
 from mlhub_hub.config import jupyterhub_config, tornado_settings
 from mlhub_hub.context import SETTINGS_KEY, HubContext
 from mlhub_hub.database import use_wal
@@ -133,7 +134,7 @@ class MLHub(JupyterHub):
     def init_handlers(self) -> None:
         """Put our handlers before JupyterHub's."""
         super().init_handlers()
-        ours = [(r"/health", HealthHandler), *rest_handlers(), *page_handlers()]
+        ours = [(r"/health", HealthHandler), *authorize_handlers(), *rest_handlers(), *page_handlers()]
         self.handlers[:0] = self.add_url_prefix(self.hub_prefix, ours)
 
     async def start(self) -> None:  # type: ignore[override]

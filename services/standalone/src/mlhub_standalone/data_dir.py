@@ -14,8 +14,8 @@ MARK = "MLHUB_STANDALONE_DIR"
 """In the environment of every part: tells which instance a process belongs to, also after its launcher has died."""
 
 
-_LONGEST_SOCKET = 107
-"""Bytes of a socket's path, by the kernel: a folder deep down leaves no room for it."""
+_LONGEST_SOCKET = 97
+"""Bytes of a socket's path that HAProxy takes, ten less than the kernel: a folder deep down leaves no room for it."""
 
 
 @dataclass(frozen=True)
