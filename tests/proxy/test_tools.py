@@ -276,6 +276,8 @@ async def test_a_port_that_nobody_listens_on_says_so_to_who_may_know(house: Hous
     answer = await house.ask(f"{prefix}tools/9999/", token, Accept="text/html")
     assert answer.status == 502
     assert b"Nothing listens on port 9999 of this workspace" in answer.body
+    program = await house.ask(f"{prefix}tools/9999/", token)
+    assert json.loads(program.body)["message"].startswith("Nothing listens on port 9999 of this workspace. ")
     assert (await house.ask(f"{prefix}tools/9999/")).status == 401
     assert (await house.ask(f"{prefix}tools/9999/", await house.token("curious"))).status == 403
     house.places["ws-quiet-test-lab", 9999] = Endpoint(host="127.0.0.1", port=house.tool.port)

@@ -154,10 +154,11 @@ class Doorkeeper:
         try:
             return await self._ports.get(_PortOf(record.workspace, record.generation, record.node, port))
         except Permanent as error:
+            nothing = f"Nothing listens on port {port} of this workspace"
             raise Refusal(
                 502,
-                f"Nothing listens on port {port} of this workspace",
-                "Start the program that should, or look at its address. This page tries again by itself.",
+                nothing,
+                f"{nothing}. Start the program that should, or look at its address.",
                 reloads=True,
             ) from error
         except MLHubError as error:
