@@ -130,10 +130,12 @@ SAMPLES: dict[str, Sample] = {
     "secrets": of(
         workspace.WorkspaceSecrets(generation=5, env={"JUPYTERHUB_API_TOKEN": "t"}, secret_env={"DB_PASSWORD": "p"})
     ),
+    "node-mark": of(services.NodeMark(draining=True)),
     "lease": of(
         services.WorkerLease(
             node="n1",
             identity="0f3a",
+            replica="r1",
             pool="default",
             backend="process",
             capacity=2,

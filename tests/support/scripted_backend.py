@@ -9,7 +9,17 @@ from pathlib import Path
 from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import Endpoint, Reason, WorkspaceRecord
 from mlhub_shared.errors import Temporary
-from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Listening, Report, Running, Sight
+from mlhub_spawner_worker.backends.base import (
+    BackendError,
+    Exit,
+    Found,
+    Job,
+    Listening,
+    Report,
+    Running,
+    Sight,
+    no_trouble,
+)
 from mlhub_spawner_worker.backends.process import LocalEntry
 from mlhub_spawner_worker.entry import Entry
 
@@ -33,7 +43,9 @@ class ScriptedBackend:
     """
 
     name = "scripted"
+    cluster: str | None = None
     images_allowed = False
+    gpus_counted = False
     gpus_allowed = False
     gpus: tuple[str, ...] = ()
     limits = "none"
@@ -94,6 +106,9 @@ class ScriptedBackend:
             return script.exit if script else Exit(None)
         await script.ended.wait()
         return script.exit
+
+    async def trouble(self, name: str, known: str) -> str:
+        return await no_trouble(known)
 
     async def stop(self, name: str, *, grace: timedelta) -> str:
         self._note("stop", name)

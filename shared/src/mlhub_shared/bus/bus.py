@@ -23,7 +23,16 @@ from mlhub_shared.bus.timers import Timers
 from mlhub_shared.contracts.commands import Command, decode_command
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import Failure, Reply
-from mlhub_shared.contracts.services import OpenSession, ProxyActivity, ProxyState, Route, SshKey, TlsEntry, WorkerLease
+from mlhub_shared.contracts.services import (
+    NodeMark,
+    OpenSession,
+    ProxyActivity,
+    ProxyState,
+    Route,
+    SshKey,
+    TlsEntry,
+    WorkerLease,
+)
 from mlhub_shared.contracts.subjects import Subjects
 from mlhub_shared.contracts.workspace import WorkspaceRecord, WorkspaceSecrets
 from mlhub_shared.errors import BusUnavailable, Conflict, MLHubError, Permanent, Temporary
@@ -58,6 +67,7 @@ class Bus:
         self._tasks: set[asyncio.Task[None]] = set()
         self.workspaces = Bucket(connection, self.subjects.workspaces, WorkspaceRecord)
         self.workers = Bucket(connection, self.subjects.workers, WorkerLease)
+        self.nodes = Bucket(connection, self.subjects.nodes, NodeMark)
         self.routes = Bucket(connection, self.subjects.routes, Route)
         self.proxies = Bucket(connection, self.subjects.proxies, ProxyState)
         self.activity = Bucket(connection, self.subjects.activity, ProxyActivity)

@@ -66,6 +66,7 @@ def streams(subjects: Subjects) -> list[StreamConfig]:
         _bucket(subjects.ssh_keys),
         _bucket(subjects.secrets),
         _bucket(subjects.certs),
+        _bucket(subjects.nodes),
         _bucket(subjects.workers, leases=True),
         _bucket(subjects.proxies, leases=True),
         _bucket(subjects.activity, leases=True),

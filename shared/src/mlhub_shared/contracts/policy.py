@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlhub_shared.contracts.cluster import ClusterProfile
 from mlhub_shared.contracts.environment import check_environment
 from mlhub_shared.contracts.identity import Token
 from mlhub_shared.contracts.sizes import Size, size_in_words
@@ -132,6 +133,8 @@ class Profile(BaseModel):
     """The image's port takes SSH as well, and shows its user's public key at `/publickey`. None: likewise."""
     start_timeout: PositiveFloat | None = None
     """Seconds from its start to its first answer. None: the worker's."""
+    kubernetes: ClusterProfile = Field(default_factory=ClusterProfile)
+    """Read where workspaces are pods."""
 
     @property
     def title(self) -> str:
@@ -194,6 +197,8 @@ class Policy(BaseModel):
     """The backend runs images; elsewhere asking for one is an error."""
     gpus_allowed: bool = False
     """The backend has GPUs to give."""
+    gpus_counted: bool = False
+    """GPUs are asked for by their number, and the backend chooses which; elsewhere by their ids."""
 
     @property
     def default_profile(self) -> Profile | None:

@@ -20,6 +20,8 @@ class WorkerLease(_Value):
     node: str
     identity: str = ""
     """Of the node's data, so that another node of the same name is known for one. Empty: not told."""
+    replica: str = ""
+    """Of the workers that share this node. Empty: there is one."""
     pool: str
     backend: str
     """`process`, `docker`, `kubernetes`."""
@@ -51,6 +53,17 @@ class WorkerLease(_Value):
     limits: str = ""
     """How far this backend limits CPU and memory, in a sentence."""
     started_at: AwareDatetime
+
+    @property
+    def key(self) -> str:
+        """Of its entry."""
+        return f"{self.node}.{self.replica}" if self.replica else self.node
+
+
+class NodeMark(_Value):
+    """What an administrator has said of a node that several workers share."""
+
+    draining: bool
 
 
 class Route(_Value):

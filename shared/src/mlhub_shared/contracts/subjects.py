@@ -44,8 +44,13 @@ class Subjects:
 
     @property
     def workers(self) -> str:
-        """Bucket with TTL: node -> WorkerLease."""
+        """Bucket with TTL: node, or node and replica -> WorkerLease."""
         return f"{self.hub}_workers"
+
+    @property
+    def nodes(self) -> str:
+        """Bucket: node -> NodeMark, of nodes that several workers share; written by them."""
+        return f"{self.hub}_nodes"
 
     @property
     def routes(self) -> str:

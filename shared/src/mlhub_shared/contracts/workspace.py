@@ -59,7 +59,14 @@ class Reason(StrEnum):
     SECRETS_LOST = "secrets-lost"
     IMAGE = "image"
     OUT_OF_MEMORY = "out-of-memory"
+    NO_ROOM = "no-room"
+    """The cluster had none in time."""
+    EVICTED = "evicted"
+    """The cluster took its place away."""
 
+
+COUNTED = "count:"
+"""Begins the GPUs of a workspace that asks for a number of them, whichever they are."""
 
 FOR_ROOM = "Waiting for room"
 """Message of a queued workspace that waits for nothing in particular."""
@@ -80,7 +87,7 @@ class WorkspaceSpec(BaseModel):
     shm_size: PositiveInt | None = None
     """Bytes. None: the backend's default."""
     gpus: str | None = None
-    """`all`, or device ids separated by commas. None: no GPU."""
+    """`all`, device ids separated by commas, or `count:N` where the backend chooses which. None: no GPU."""
     env: dict[str, str] = Field(default_factory=dict)
     secret_env: tuple[str, ...] = ()
     """Names only; the values lie in the bucket of secrets."""
@@ -101,6 +108,8 @@ class WorkspaceSpec(BaseModel):
         """How many GPUs are asked for; infinite for all there are."""
         if self.gpus is None:
             return 0
+        if self.gpus.startswith(COUNTED):
+            return int(self.gpus.removeprefix(COUNTED))
         return math.inf if self.gpus == "all" else len(set(self.gpus.split(",")))
 
 

@@ -112,6 +112,8 @@ _REASONS = {
     Reason.BACKEND: "The machine could not start it.",
     Reason.IMAGE: "Its image could not be fetched. Choose another one under Options, or ask an administrator.",
     Reason.OUT_OF_MEMORY: "It needed more memory than it may have. Give it more under Options.",
+    Reason.NO_ROOM: "The cluster had no room for it.",
+    Reason.EVICTED: "The cluster took its place away.",
     Reason.SECRETS_LOST: "Its secret values were lost: enter them again under Options.",
 }
 

@@ -1,5 +1,6 @@
 """What the worker asks of whatever runs workspaces. One contract test suite holds for every backend."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -58,6 +59,8 @@ class Exit:
     """It died of something that another start does not meet: its port was taken."""
     reason: Reason = Reason.EXITED
     """OUT_OF_MEMORY if the limit of its memory has ended it."""
+    message: str = ""
+    """Why, in a sentence for people, where the backend knows more than code and reason tell."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,13 @@ class Listening:
     """Of the loopback, and any that was free: for programs among themselves."""
 
 
+async def no_trouble(known: str) -> str:
+    """What `trouble` is where a backend only knows workspaces that run and such that do not."""
+    if not known:
+        await asyncio.get_running_loop().create_future()
+    return ""
+
+
 class Backend(Protocol):
     """Runs workspaces, by name. Every method may be called again after it failed, was cancelled, or did its work.
 
@@ -102,7 +112,12 @@ class Backend(Protocol):
 
     name: str
     """`process`, `docker`, `kubernetes`."""
+    cluster: str | None
+    """Identity of what every worker of this hub that is set up like this one runs workspaces on, all of them at the
+    same time: they are one node together. None: a node of this worker alone."""
     images_allowed: bool
+    gpus_counted: bool
+    """GPUs are asked for by their number; `gpus` is empty."""
     gpus: tuple[str, ...]
     """Ids of the GPUs of this node, known once it is open."""
     cpu_total: float | None
@@ -139,6 +154,9 @@ class Backend(Protocol):
 
     async def wait(self, name: str) -> Exit:
         """Return when it runs no more; at once if it does not run."""
+
+    async def trouble(self, name: str, known: str) -> str:
+        """What ails one that runs all the same, in a sentence; empty: nothing. Returns once it is not `known`."""
 
     async def stop(self, name: str, *, grace: timedelta) -> str:
         """End it and everything that it started; politely for as long as `grace`. Returns the tail of its log."""

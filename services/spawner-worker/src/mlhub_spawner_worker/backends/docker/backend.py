@@ -14,7 +14,17 @@ from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import MLHubError, Temporary
 from mlhub_shared.tasks import end_tasks
-from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Listening, Report, Running, Sight
+from mlhub_spawner_worker.backends.base import (
+    BackendError,
+    Exit,
+    Found,
+    Job,
+    Listening,
+    Report,
+    Running,
+    Sight,
+    no_trouble,
+)
 from mlhub_spawner_worker.backends.docker import exec_ports, gpus, labels
 from mlhub_spawner_worker.backends.docker.adoption import adopt, life_of
 from mlhub_spawner_worker.backends.docker.body import Plan, container
@@ -50,7 +60,9 @@ class DockerBackend:
     """Implements Backend. All about one workspace happens under its lock, and to its end, whoever stops waiting."""
 
     name = "docker"
+    cluster: str | None = None
     images_allowed = True
+    gpus_counted = False
 
     def __init__(self, settings: DockerSettings, *, networks: Callable[[Engine], Networks] | None = None) -> None:
         hub = settings.hub
@@ -140,6 +152,10 @@ class DockerBackend:
     async def wait(self, name: str) -> Exit:
         """Wait for the end of its container."""
         return await self._lives.wait(name)
+
+    async def trouble(self, name: str, known: str) -> str:
+        """None that an engine would tell of."""
+        return await no_trouble(known)
 
     async def stop(self, name: str, *, grace: timedelta) -> str:
         """End and remove its container; its volume stays."""

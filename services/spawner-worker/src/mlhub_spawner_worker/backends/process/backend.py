@@ -14,7 +14,17 @@ from mlhub_shared.contracts.queries import Resource
 from mlhub_shared.contracts.workspace import Endpoint, WorkspaceRecord
 from mlhub_shared.errors import Temporary
 from mlhub_shared.tasks import end_tasks
-from mlhub_spawner_worker.backends.base import BackendError, Exit, Found, Job, Listening, Report, Running, Sight
+from mlhub_spawner_worker.backends.base import (
+    BackendError,
+    Exit,
+    Found,
+    Job,
+    Listening,
+    Report,
+    Running,
+    Sight,
+    no_trouble,
+)
 from mlhub_spawner_worker.backends.process import log as logs
 from mlhub_spawner_worker.backends.process.child import Child, reap
 from mlhub_spawner_worker.backends.process.entry import LocalEntry
@@ -41,7 +51,9 @@ class ProcessBackend:
     """Implements Backend. All about one workspace happens under its lock, and to its end, whoever stops waiting."""
 
     name = "process"
+    cluster: str | None = None
     images_allowed = False
+    gpus_counted = False
     gpus_allowed = False
     gpus: tuple[str, ...] = ()
 
@@ -110,6 +122,10 @@ class ProcessBackend:
             async with self._lock(name):
                 return await self._end_of(name, child)
         return self._ends.get(name) or Exit(None, await self._tail(name))
+
+    async def trouble(self, name: str, known: str) -> str:
+        """None that a process would tell of."""
+        return await no_trouble(known)
 
     async def stop(self, name: str, *, grace: timedelta) -> str:
         """End its group, then whatever else carries its marker or is in its cgroup."""
