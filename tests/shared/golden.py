@@ -150,6 +150,7 @@ SAMPLES: dict[str, Sample] = {
             mem_granted=2**31,
             gpus=("0", "1"),
             gpus_free=("1",),
+            gpus_counted=True,
             labels={"zone": "b"},
             draining=True,
             limits="CPU and memory by cgroup",

@@ -59,6 +59,9 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     node: Token = Field(default_factory=_host_name)
     """This worker on the bus; workspaces belong to a node, so it must stay the same over restarts."""
 
+    replica: Token = Field(default_factory=_host_name)
+    """This worker among those that share its node; read where a backend's workers do."""
+
     backend: Literal["process", "docker"] = "process"
 
     capacity: Annotated[PositiveInt | None, BeforeValidator(_blank_is_none)] = None

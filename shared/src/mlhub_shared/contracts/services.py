@@ -1,5 +1,6 @@
 """What services say of themselves and of routes and keys: the other buckets' values."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -44,6 +45,8 @@ class WorkerLease(_Value):
     """Ids of the node's GPUs."""
     gpus_free: tuple[str, ...] = ()
     """Those that no workspace has."""
+    gpus_counted: bool = False
+    """It has GPUs that are asked for by their number, and does not say how many."""
     labels: dict[str, str] = Field(default_factory=dict)
     """What profiles may ask of a node."""
     draining: bool = False
@@ -58,6 +61,14 @@ class WorkerLease(_Value):
     def key(self) -> str:
         """Of its entry."""
         return f"{self.node}.{self.replica}" if self.replica else self.node
+
+
+def by_node(leases: Iterable[WorkerLease]) -> dict[str, WorkerLease]:
+    """One lease for each node with a worker that lives; where several share it, of the one that lives the longest."""
+    found: dict[str, WorkerLease] = {}
+    for lease in sorted(leases, key=lambda lease: (lease.started_at, lease.replica), reverse=True):
+        found[lease.node] = lease
+    return found
 
 
 class NodeMark(_Value):
