@@ -73,7 +73,7 @@ NONSENSE: dict[str, list[object]] = {
         *(10**400, 1e308, "9" * 400, 10**12, "1\u212a", "\u0663G"),
     ],
     "shm_size": ["0", "lots"],
-    "gpus": ["none", "0,", "-1", "0;1", "all,0", "0,1\n", "\u0663", 1],
+    "gpus": ["none", "0,", "-1", "0;1", "all,0", "0,1\n", "\u0663", "count:1", 1, 0, "9" * 300, 10**400],
     "image": ["x" * 257, 5, ["a"], "a b", "-x", "a\n", "<b>"],
     "env": [
         *("A=1", ["A"], {"1A": "x"}, {"A-B": "x"}, {"": "x"}, {"A\n": "x"}, {"A": 1}, {"A": None}, {"A": "x\0y"}),
@@ -97,6 +97,48 @@ def test_what_makes_no_sense_is_refused_by_name(option: str) -> None:
             pytest.fail(f"{str(value)[:50]!r} became {validate({option: value}, OPEN)}")
         assert refused.value.field == option
         assert len(str(refused.value)) < 400
+
+
+COUNTED = OPEN.model_copy(update={"gpus_counted": True, "max_gpus": 4})
+
+
+@pytest.mark.parametrize(
+    ("asked", "spec"), [("2", "count:2"), (2, "count:2"), ("04", "count:4"), ("0", None), (0, None), ("", None)]
+)
+def test_where_gpus_are_counted_their_number_is_asked_for(asked: object, spec: str | None) -> None:
+    assert validate({"gpus": asked}, COUNTED).gpus == spec
+    assert validate({"gpus": asked}, COUNTED).gpu_count == int(spec.removeprefix("count:") if spec else 0)
+
+
+@pytest.mark.parametrize(
+    "asked", ["all", "0,1", "-1", "1.5", "two", "\u0662", "2\n", "count:2", True, -1, 1.5, "9" * 99, 10**400]
+)
+def test_where_gpus_are_counted_nothing_but_a_number_will_do(asked: object) -> None:
+    with pytest.raises(OptionsError) as refused:
+        pytest.fail(f"{asked!r} became {validate({'gpus': asked}, COUNTED)}")
+    assert refused.value.field == "gpus"
+    if isinstance(asked, str):
+        assert refused.value.message == "say how many, such as 2: which ones is the cluster's to choose"
+
+
+def test_ids_are_told_from_numbers() -> None:
+    with pytest.raises(OptionsError, match='say which, such as "0,1", or "all"'):
+        validate({"gpus": 2}, OPEN)
+    with pytest.raises(OptionsError, match="must be at most 4 GPUs"):
+        validate({"gpus": "5"}, COUNTED)
+    with pytest.raises(OptionsError, match=r"must be at most 1 GPU$"):
+        validate({"gpus": "2"}, COUNTED.model_copy(update={"max_gpus": 1}))
+
+
+@pytest.mark.parametrize(
+    "gpus", ["all", "0,1", "2", "count:", "count:0", "count:x", "count:-1", "count:2,3", "count:5"]
+)
+def test_a_worker_that_counts_gpus_believes_no_other_wish(gpus: str) -> None:
+    check_spec(WorkspaceSpec(gpus="count:4"), COUNTED)
+    with pytest.raises(OptionsError):
+        check_spec(WorkspaceSpec(gpus=gpus), COUNTED)
+    with pytest.raises(OptionsError):
+        check_spec(WorkspaceSpec(gpus="count:1"), OPEN)
 
 
 def test_a_refusal_does_not_repeat_a_secret() -> None:

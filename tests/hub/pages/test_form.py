@@ -116,7 +116,7 @@ def test_the_fields_are_held_to_the_profile_that_is_chosen() -> None:
     view = view_of_options({"profile": "large"}, PROFILES)
     assert view.limits.shm.hint == "At most 4 GiB. Empty: 1 GiB."
     assert view.limits.gpus_hint.endswith("At most 2.")
-    assert view.widest == {"cpu_limit": 6, "mem_limit": None, "shm_size": None}
+    assert view.widest == {"cpu_limit": 6, "mem_limit": None, "shm_size": None, "gpus": 4}
     sent = json.loads(view.cards[0].limits.as_json)
     assert sent["cpu_limit"] == {
         "top": 2,
@@ -125,6 +125,19 @@ def test_the_fields_are_held_to_the_profile_that_is_chosen() -> None:
         "hint": "At most 2 cores. Empty: 1 core.",
         "step": 0.1,
     }
+
+
+def test_where_gpus_are_counted_the_form_asks_for_a_number() -> None:
+    none = Profile(name="none", image="img:3", max_gpus=0)
+    counted = PROFILES.model_copy(update={"gpus_counted": True, "profiles": (SMALL, LARGE, none)})
+    view = view_of_options({"profile": "large", "gpus": 2}, counted)
+    assert (view.gpus_counted, view.values["gpus"]) == (True, "2")
+    assert view.limits.gpus_hint == "How many; the cluster chooses which. At most 2. Empty: none."
+    assert [json.loads(card.limits.as_json)["gpus"]["most"] for card in view.cards] == [4, 2, 0]
+    assert view_of_options({"profile": "none"}, counted).limits.gpus_hint == "This profile may have none."
+    assert check({"profile": "large", "gpus": "2"}, counted) == {}
+    for asked, said in (("3", "Must be at most 2 GPUs."), ("all", "Say how many, such as 2")):
+        assert check({"profile": "large", "gpus": asked}, counted)["gpus"].startswith(said)
 
 
 def test_an_image_of_ones_own_is_asked_for_only_where_one_is_allowed() -> None:

@@ -209,6 +209,8 @@ def test_what_is_granted_is_said_in_few_words() -> None:
     spec = WorkspaceSpec(cpu_limit=0.5, mem_limit=3 * 1024**3 // 2, gpus="0,1")
     assert granted(spec) == ("0.5 cores", "1.5 GiB", "GPU 0,1")
     assert granted(WorkspaceSpec()) == ()
+    for gpus, words in (("count:1", "1 GPU"), ("count:2", "2 GPUs"), ("all", "all GPUs")):
+        assert granted(WorkspaceSpec(gpus=gpus)) == (words,)
     assert row(None, spec=spec).granted == granted(spec)
 
 

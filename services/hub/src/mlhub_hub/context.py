@@ -117,9 +117,12 @@ class HubContext:
         return [lease for lease in self.workers.values() if lease.pool == self.settings.pool]
 
     def policy_now(self) -> Policy:
-        """What may be asked for with the machines there are; those that come back are trusted to have what they had."""
+        """What may be asked for with the machines there are; those that come back are trusted to have what they had.
+
+        A cluster says nothing of its GPUs: it may add a machine that has some.
+        """
         workers = self.workers_of_pool()
-        if not workers or any(worker.gpus for worker in workers):
+        if self.policy.gpus_counted or not workers or any(worker.gpus for worker in workers):
             return self.policy
         return self.policy.model_copy(update={"gpus_allowed": False})
 

@@ -116,7 +116,8 @@ class HubSettings(CommonSettings, PolicySettings):
     def policy_of_backend(self) -> Policy:
         """What anybody may ask of this backend."""
         runs_images = self.backend != "process"
-        return self.policy(images_allowed=runs_images, gpus_allowed=runs_images)
+        counted = self.backend == "kubernetes"
+        return self.policy(images_allowed=runs_images, gpus_allowed=runs_images, gpus_counted=counted)
 
     @property
     def self_url(self) -> str:

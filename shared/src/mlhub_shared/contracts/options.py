@@ -15,14 +15,24 @@ from pydantic import (
 )
 
 from mlhub_shared.contracts.environment import check_environment
-from mlhub_shared.contracts.policy import ImageName, OptionsError, Policy, Profile, check_spec
+from mlhub_shared.contracts.policy import (
+    HOW_MANY_GPUS,
+    WHICH_GPUS,
+    ImageName,
+    OptionsError,
+    Policy,
+    Profile,
+    check_spec,
+)
 from mlhub_shared.contracts.sizes import Size
-from mlhub_shared.contracts.workspace import WorkspaceSpec
+from mlhub_shared.contracts.workspace import COUNTED, WorkspaceSpec
 
 ENGINE_SHM = 64 * 1024**2
 """Bytes of /dev/shm that a container has whose options say nothing."""
 
 _ML_WORKSPACE = re.compile(r"(^|/)ml-workspace(-[a-z0-9]+)?(:|@|$)")
+
+_GPU_IDS, _GPU_COUNT = re.compile(r"all|[0-9]+(,[0-9]+)*"), re.compile(r"[0-9]{1,9}")
 
 _SECRET_NAME = re.compile(r"passw|secret|token|credential|api_?key|private_?key", re.IGNORECASE)
 
@@ -33,7 +43,7 @@ def _blank_is_none(value: object) -> object:
 
 # The bounds stand inside the union: outside they would be asked of None too.
 Days = Annotated[float, Field(ge=0, le=36500)]
-Gpus = Annotated[str, Field(pattern=r"^(all|[0-9]+(,[0-9]+)*)$")]
+Gpus = Annotated[str, Field(max_length=256)] | Annotated[int, Field(ge=0, lt=10**9, strict=True)]
 Cores = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
 Name = Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(_blank_is_none)]
 Text = Annotated[Annotated[str, Field(max_length=256)] | None, BeforeValidator(_blank_is_none)]
@@ -53,6 +63,7 @@ class WorkspaceOptions(BaseModel):
     """Byte specification; a bare number means GB."""
     shm_size: Size = None
     gpus: Annotated[Gpus | None, BeforeValidator(_blank_is_none)] = None
+    """How many, where the policy counts them; elsewhere their ids, or `all`."""
     env: Annotated[dict[str, str], AfterValidator(check_environment)] = Field(default_factory=dict)
     secret_env: Annotated[dict[str, str | None], AfterValidator(check_environment)] = Field(default_factory=dict)
     """None as value: keep the one that is stored."""
@@ -105,7 +116,7 @@ def validate(user_options: dict[str, Any], policy: Policy) -> WorkspaceSpec:
         cpu_limit=options.cpu_limit or _default("cpu", profile, policy),
         mem_limit=options.mem_limit or _whole(_default("mem", profile, policy)),
         shm_size=options.shm_size or _shm(profile, policy),
-        gpus=options.gpus,
+        gpus=_gpus(options.gpus, policy),
         env=options.env,
         secret_env=tuple(sorted(options.secret_env)),
         lifetime=_lifetime(options.days_to_live, policy),
@@ -116,6 +127,19 @@ def validate(user_options: dict[str, Any], policy: Policy) -> WorkspaceSpec:
     )
     check_spec(spec, policy)
     return spec
+
+
+def _gpus(asked: str | int | None, policy: Policy) -> str | None:
+    if asked is None:
+        return None
+    if not policy.gpus_counted:
+        if not _GPU_IDS.fullmatch(str(asked)) or isinstance(asked, int):
+            raise OptionsError("gpus", WHICH_GPUS)
+        return str(asked)
+    if not _GPU_COUNT.fullmatch(str(asked)):
+        raise OptionsError("gpus", HOW_MANY_GPUS)
+    count = int(asked)
+    return f"{COUNTED}{count}" if count else None
 
 
 def _its_own(said: bool | None, image: str | None) -> bool:

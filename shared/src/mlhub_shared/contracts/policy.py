@@ -1,5 +1,6 @@
 """What an administrator allows: profiles to choose from, images, and the most that anybody may have."""
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -23,7 +24,7 @@ from mlhub_shared.contracts.cluster import ClusterProfile
 from mlhub_shared.contracts.environment import check_environment
 from mlhub_shared.contracts.identity import Token
 from mlhub_shared.contracts.sizes import Size, size_in_words
-from mlhub_shared.contracts.workspace import WorkspaceSpec
+from mlhub_shared.contracts.workspace import COUNTED, WorkspaceSpec
 
 ImageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
 Absolute = Annotated[str, StringConstraints(pattern=r"^/[^,:\x00]*$")]
@@ -62,6 +63,11 @@ LEAST_CPU, LEAST_MEM = 0.01, 16 * 1024**2
 
 MOST_CPU = 1024**2
 """Cores; more than any machine has, and few enough to be counted in billionths."""
+
+HOW_MANY_GPUS = "say how many, such as 2: which ones is the cluster's to choose"
+WHICH_GPUS = 'say which, such as "0,1", or "all": GPUs go by their ids here'
+
+_COUNTED_GPUS = re.compile(rf"{COUNTED}[1-9][0-9]{{0,8}}")
 
 
 class OptionsError(ValueError):
@@ -228,13 +234,18 @@ class Policy(BaseModel):
         return _least(getattr(self, f"max_{what}"), getattr(profile, f"max_{what}", None))
 
 
+def gpus_in_words(count: float) -> str:
+    """`1 GPU`, `2 GPUs`."""
+    return f"{count:g} {'GPU' if count == 1 else 'GPUs'}"
+
+
 def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
     """What hub and worker both hold every workspace to; OptionsError if this policy does not allow it."""
     profile = policy.profile(spec.profile)
     if not policy.images_allowed:
         _check_without_images(spec)
-    if spec.gpus is not None and not policy.gpus_allowed:
-        raise OptionsError("gpus", "this backend has no GPUs to give")
+    if spec.gpus is not None:
+        _check_gpus(spec.gpus, policy)
     if spec.image is not None and not policy.allows_image(spec.image, profile):
         raise OptionsError("image", _image_refused(spec.image, policy))
     if spec.cpu_limit is not None and spec.cpu_limit < LEAST_CPU:
@@ -245,7 +256,7 @@ def check_spec(spec: WorkspaceSpec, policy: Policy) -> None:
     _at_most("cpu_limit", spec.cpu_limit, policy.most("cpu", profile), "{:g} cores".format)
     _at_most("mem_limit", spec.mem_limit, policy.most("mem", profile), size_in_words)
     _at_most("shm_size", spec.shm_size, policy.most("shm", profile), size_in_words)
-    _at_most("gpus", spec.gpu_count, policy.most("gpus", profile), "{:g} GPUs".format)
+    _at_most("gpus", spec.gpu_count, policy.most("gpus", profile), gpus_in_words)
     if policy.max_days_to_live is not None:
         most = policy.max_days_to_live
         if spec.lifetime is None:
@@ -302,6 +313,15 @@ def _check_without_images(spec: WorkspaceSpec) -> None:
     ):
         if is_asked:
             raise OptionsError(field, why)
+
+
+def _check_gpus(gpus: str, policy: Policy) -> None:
+    if not policy.gpus_allowed:
+        raise OptionsError("gpus", "this backend has no GPUs to give")
+    if policy.gpus_counted and not _COUNTED_GPUS.fullmatch(gpus):
+        raise OptionsError("gpus", HOW_MANY_GPUS)
+    if not policy.gpus_counted and gpus.startswith(COUNTED):
+        raise OptionsError("gpus", WHICH_GPUS)
 
 
 def _image_refused(image: str, policy: Policy) -> str:

@@ -134,7 +134,7 @@ class PolicySettings(BaseSettings):
     )
     """Where that image's server listens."""
 
-    def policy(self, *, images_allowed: bool, gpus_allowed: bool) -> Policy:
+    def policy(self, *, images_allowed: bool, gpus_allowed: bool, gpus_counted: bool = False) -> Policy:
         """The policy, for a backend with or without images and GPUs; ValueError if the file of profiles is wrong."""
         profiles: tuple[Profile, ...] = ()
         images = tuple(pattern.strip() for pattern in self.images.split(",") if pattern.strip())
@@ -147,6 +147,7 @@ class PolicySettings(BaseSettings):
         return Policy(
             images_allowed=images_allowed,
             gpus_allowed=gpus_allowed,
+            gpus_counted=gpus_counted,
             profiles=profiles,
             images=images,
             **{name: getattr(self, name) for name in plain},

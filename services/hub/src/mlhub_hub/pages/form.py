@@ -64,6 +64,8 @@ class FormView:
     """None: nothing to choose, files are kept."""
     is_mount_volume: bool
     start_on_ssh: bool
+    gpus_counted: bool
+    """GPUs are asked for by their number."""
     errors: dict[str, str] = field(default_factory=dict)
     """By field; `form` for what belongs to none."""
 
@@ -75,6 +77,7 @@ class FormView:
             "cpu_limit": _most([limits.cpu.most for limits in every]),
             "mem_limit": _most([limits.mem.most for limits in every]),
             "shm_size": _most([limits.shm.most for limits in every]),
+            "gpus": _most([limits.max_gpus for limits in every]),
         }
 
 
@@ -201,6 +204,7 @@ def _view(
         volume_hint=volume_hint(policy) if policy.images_allowed else None,
         is_mount_volume=ticked["is_mount_volume"],
         start_on_ssh=ticked["start_on_ssh"],
+        gpus_counted=policy.gpus_counted,
     )
 
 

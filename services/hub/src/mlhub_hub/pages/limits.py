@@ -6,7 +6,7 @@ from typing import Any
 
 from mlhub_hub.pages.words import cores, gib, size
 from mlhub_shared.contracts.options import ENGINE_SHM, validate
-from mlhub_shared.contracts.policy import OptionsError, Policy, Profile
+from mlhub_shared.contracts.policy import OptionsError, Policy, Profile, gpus_in_words
 from mlhub_shared.contracts.workspace import WorkspaceSpec
 
 _TOP_CPU, _TOP_GIB, _TOP_SHM_GIB = 16.0, 64.0, 8.0
@@ -51,13 +51,14 @@ class Limits:
     shm: FieldLimits
     gpus_hint: str
     max_gpus: int | None
+    """None: no maximum."""
 
     @property
     def as_json(self) -> str:
         """For the script that changes the fields with the profile; keys are the fields' names."""
         fields = {"cpu_limit": self.cpu, "mem_limit": self.mem, "shm_size": self.shm}
         values: dict[str, Any] = {name: asdict(limits) for name, limits in fields.items()}
-        return json.dumps(values | {"gpus": {"hint": self.gpus_hint}})
+        return json.dumps(values | {"gpus": {"hint": self.gpus_hint, "most": self.max_gpus}})
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def limits_of(policy: Policy, profile: Profile | None = None, largest: Largest =
         ),
         mem=_memory(max_mem, usual.mem_limit, largest.mem, _TOP_GIB),
         shm=_memory(max_shm, usual.shm_size or ENGINE_SHM, None, _TOP_SHM_GIB),
-        gpus_hint=_gpus_hint(max_gpus),
+        gpus_hint=_gpus_hint(max_gpus, is_counted=policy.gpus_counted),
         max_gpus=None if max_gpus is None else int(max_gpus),
     )
 
@@ -146,17 +147,19 @@ def _facts(policy: Policy, profile: Profile) -> str:
     most = [
         _words(limits.cpu.most, cores),
         f"{limits.mem.most:g} GiB" if limits.mem.most else None,
-        f"{limits.max_gpus} {'GPU' if limits.max_gpus == 1 else 'GPUs'}" if limits.max_gpus else None,
+        _words(limits.max_gpus, gpus_in_words),
     ]
     default, at_most = ", ".join(filter(None, has)), ", ".join(filter(None, most))
     words = [default or "As much as the machine can give", f"at most {at_most}" if at_most else ""]
     return "; ".join(filter(None, words)) + "."
 
 
-def _gpus_hint(most: float | None) -> str:
+def _gpus_hint(most: float | None, *, is_counted: bool) -> str:
     if most == 0:
         return "This profile may have none."
     at_most = f" At most {most:g}." if most is not None else ""
+    if is_counted:
+        return f"How many; the cluster chooses which.{at_most} Empty: none."
     return f"Empty: none. “all”, or numbers such as 0,1.{at_most}"
 
 

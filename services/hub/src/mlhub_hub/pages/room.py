@@ -90,7 +90,8 @@ def sentence(workers: list[WorkerLease], records: list[WorkspaceRecord]) -> str:
     here = [record for record in records if record.phase.takes_room and record.node in nodes]
     waiting = sum(record.phase is Phase.QUEUED for record in records)
     parts = [*_promised(open_workers, here), *_places(open_workers, waiting)]
-    return "; ".join(parts) + "." if parts else ""
+    words = "; ".join(parts)
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 def _promised(workers: list[WorkerLease], here: list[WorkspaceRecord]) -> list[str]:

@@ -9,9 +9,9 @@ from mlhub_hub.nodes import unreachable
 from mlhub_hub.pages.differences import differences
 from mlhub_hub.pages.rights import Rights
 from mlhub_hub.pages.words import cores, duration, ordinal, size
-from mlhub_shared.contracts.policy import Policy
+from mlhub_shared.contracts.policy import Policy, gpus_in_words
 from mlhub_shared.contracts.timers import warns_at
-from mlhub_shared.contracts.workspace import Phase, Reason, WorkspaceRecord, WorkspaceSpec
+from mlhub_shared.contracts.workspace import COUNTED, Phase, Reason, WorkspaceRecord, WorkspaceSpec
 
 _WORTH_EXTENDING = timedelta(minutes=1)
 
@@ -161,17 +161,22 @@ def reason_sentence(record: WorkspaceRecord) -> str:
 
 def granted(spec: WorkspaceSpec) -> tuple[str, ...]:
     """What a workspace may use, in a few words each."""
-    gpus = {None: None, "all": "all GPUs"}.get(spec.gpus, f"GPU {spec.gpus}")
     return tuple(
         filter(
             None,
             [
                 cores(spec.cpu_limit) if spec.cpu_limit else None,
                 size(spec.mem_limit) if spec.mem_limit else None,
-                gpus,
+                _gpus(spec),
             ],
         )
     )
+
+
+def _gpus(spec: WorkspaceSpec) -> str | None:
+    if spec.gpus is None or spec.gpus == "all":
+        return "all GPUs" if spec.gpus else None
+    return gpus_in_words(spec.gpu_count) if spec.gpus.startswith(COUNTED) else f"GPU {spec.gpus}"
 
 
 def extended(record: WorkspaceRecord, policy: Policy, now: datetime) -> datetime | None:

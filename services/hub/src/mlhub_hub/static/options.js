@@ -25,11 +25,12 @@ function limit() {
   for (const [key, field] of Object.entries(limits)) {
     const hint = document.getElementById(`${key}-hint`);
     if (hint) hint.textContent = field.hint;
-    const slider = form.querySelector(`[data-slider="${key}"]`);
-    if (!slider) continue;
     const number = document.getElementById(key);
+    if (number?.type !== "number") continue;
     if (field.most === null) number.removeAttribute("max");
     else number.max = field.most;
+    const slider = form.querySelector(`[data-slider="${key}"]`);
+    if (!slider) continue;
     slider.max = field.top;
     slider.step = field.step;
     slider.dataset.usual = field.usual || 0;
@@ -111,11 +112,13 @@ function summarise() {
   const size = (id) => value(id) || (chosen() && Number(form.querySelector(`[data-slider="${id}"]`).dataset.usual)) || "";
   const cores = size("cpu_limit");
   const ids = value("gpus");
+  const isCounted = Boolean(gpus) && "counted" in gpus.dataset;
+  const count = `${Number(ids)} ${Number(ids) === 1 ? "GPU" : "GPUs"}`;
   const parts = [
     chosen()?.dataset.title || "",
     cores ? `${cores} ${Number(cores) === 1 ? "core" : "cores"}` : "",
     size("mem_limit") ? `${size("mem_limit")} GiB memory` : "",
-    ids && (ids === "all" ? "all GPUs" : `GPU ${ids}`),
+    isCounted ? Number(ids) && count : ids && (ids === "all" ? "all GPUs" : `GPU ${ids}`),
     Number(value("days_to_live")) ? `${value("days_to_live")} ${value("days_to_live") === "1" ? "day" : "days"}` : "",
   ].filter(Boolean);
   summary.textContent = parts.length ? `You get: ${parts.join(", ")}.` : "You get what is usual here.";
