@@ -24,6 +24,7 @@ HOMES = {
 
 WORKER = "mlhub_spawner_worker"
 BACKENDS = [f"{WORKER}.backends.{name}" for name in ("process", "docker", "kubernetes")]
+INSIDE = f"{WORKER}.backends.inside"
 FACTORIES = [f"{WORKER}.factory", f"{WORKER}.backends.factory"]
 CONTRACTS = "mlhub_shared.contracts"
 
@@ -67,7 +68,12 @@ def strangers_to_backends(graph: grimp.ImportGraph) -> list[Import]:
     ]
 
 
-RULES = [strangers_to_clients, impure_contracts, strangers_to_backends]
+def strangers_to_inside(graph: grimp.ImportGraph) -> list[Import]:
+    """Imports of what backends share for entering workspaces by anything but a backend."""
+    return [(a, b) for a, b in imports(graph) if within(b, INSIDE) and not within(a, INSIDE, *BACKENDS)]
+
+
+RULES = [strangers_to_clients, impure_contracts, strangers_to_backends, strangers_to_inside]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,8 @@ def test_no_import_breaks_a_rule(graph: grimp.ImportGraph, rule: type) -> None:
         (f"{CONTRACTS}.commands", "mlhub_shared.errors"),
         (f"{WORKER}.backends.docker.engine", f"{WORKER}.backends.process"),
         (f"{WORKER}.workspaces", f"{WORKER}.backends.kubernetes.pods"),
+        (f"{WORKER}.backends.inside.link", f"{WORKER}.backends.docker.engine"),
+        (f"{WORKER}.attach.session", f"{WORKER}.backends.inside.link"),
     ],
 )
 def test_a_forbidden_import_is_noticed(importer: str, imported: str) -> None:
@@ -109,6 +117,7 @@ def test_a_forbidden_import_is_noticed(importer: str, imported: str) -> None:
         (f"{WORKER}.attach.server", "asyncssh"),
         (f"{WORKER}.factory", f"{WORKER}.backends.docker"),
         (f"{WORKER}.backends.docker.engine", f"{WORKER}.backends.docker.names"),
+        (f"{WORKER}.backends.docker.exec", f"{WORKER}.backends.inside"),
         (f"{CONTRACTS}.commands", "pydantic"),
         (f"{CONTRACTS}.commands", "datetime"),
     ],

@@ -25,14 +25,14 @@ from mlhub_spawner_worker.backends.base import (
     Sight,
     no_trouble,
 )
-from mlhub_spawner_worker.backends.docker import exec_ports, gpus, labels
+from mlhub_spawner_worker.backends.docker import gpus, labels
 from mlhub_spawner_worker.backends.docker.adoption import adopt, life_of
 from mlhub_spawner_worker.backends.docker.body import Plan, container
 from mlhub_spawner_worker.backends.docker.configuration import DockerSettings
 from mlhub_spawner_worker.backends.docker.containers import Containers, Shown
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import Taken
-from mlhub_spawner_worker.backends.docker.exec_link import Place
+from mlhub_spawner_worker.backends.docker.exec import ContainerPlace
 from mlhub_spawner_worker.backends.docker.gate import Gate
 from mlhub_spawner_worker.backends.docker.images import Images
 from mlhub_spawner_worker.backends.docker.inventory import resources
@@ -41,6 +41,7 @@ from mlhub_spawner_worker.backends.docker.networks import UserNetworks
 from mlhub_spawner_worker.backends.docker.place import Networks
 from mlhub_spawner_worker.backends.docker.shelf import Shelf
 from mlhub_spawner_worker.backends.docker.volumes import Volumes
+from mlhub_spawner_worker.backends.inside import ports
 from mlhub_spawner_worker.entry import Entry
 
 log = structlog.get_logger(__name__)
@@ -193,8 +194,8 @@ class DockerBackend:
         if life is None:
             return []
         address = None if self._settings.reach.reach == "published" else life.running.endpoint.host
-        around = exec_ports.Surroundings(life.port, address)
-        return await exec_ports.listening(Place(self.engine, life.container), around)
+        around = ports.Surroundings(life.port, address)
+        return await ports.listening(ContainerPlace(self.engine, life.container), around)
 
     def session(self, name: str) -> Entry | None:
         """A way into its container."""

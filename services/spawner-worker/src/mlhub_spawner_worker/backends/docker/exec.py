@@ -1,167 +1,134 @@
-"""The way into a running container."""
+"""The way into a running container: what the engine gives for it, by aiodocker."""
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from signal import Signals
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
+import aiodocker
+import aiohttp
 from aiodocker.execs import Exec
+from aiodocker.stream import Stream
+from aiohttp.connector import Connection
 
 from mlhub_shared.errors import MLHubError
-from mlhub_spawner_worker.backends.docker import exec_script
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.errors import translated
-from mlhub_spawner_worker.backends.docker.exec_agent import AgentForward
-from mlhub_spawner_worker.backends.docker.exec_link import ExecLink, Place
-from mlhub_spawner_worker.backends.docker.exec_loopback import ContainerLoopback
-from mlhub_spawner_worker.entry import Child, Client, EntryError, Loopback, Order, Size
+from mlhub_spawner_worker.backends.inside import InsideEntry, Lost, Said
 
-_LOST = 255
-"""What ssh itself ends with when a connection is lost."""
+_ERROR_STREAM = 2
 _LOOKS = (0.02, 0.08, 0.4, 1.5)
 """Seconds after which to look again how a program has ended whose streams have: the engine ends them after it."""
-_PIPE_PATIENCE = 0.5
-"""Seconds for a program to notice a broken pipe before it is hung up."""
+_NO_DETACHING = "ctrl-@,ctrl-^,ctrl-@,ctrl-],ctrl-@,ctrl-_,ctrl-@,ctrl-^"
+"""The engine watches a terminal's input for keys that detach, and holds back what may become them: by default each ^P.
+
+Of these it holds back the first alone, which in every program waits for the next key anyhow.
+"""
 
 
-class ContainerEntry:
-    """How to enter a container; the engine is asked nothing before something is run."""
+class ContainerEntry(InsideEntry):
+    """How to enter a container."""
 
     def __init__(self, engine: Engine, container: str, *, home: str | None) -> None:
         """Programs start in `home`, if it is there; None: where the image says."""
-        self._place, self._home = Place(engine, container), home
-        self._loopback = ContainerLoopback(self._place)
+        super().__init__(ContainerPlace(engine, container), home=home)
+
+
+class ContainerPlace:
+    """Implements Place."""
+
+    def __init__(self, engine: Engine, container: str) -> None:
+        self._engine, self._name = engine, container
+
+    async def start(
+        self, command: Sequence[str], environment: Mapping[str, str], *, has_terminal: bool
+    ) -> "ContainerExec":
+        """Start it, with its streams over one hijacked connection to the engine."""
+        with translated("enter the workspace"):
+            exec_ = await self._container.exec(
+                command, stdin=True, tty=has_terminal, environment=environment, detach_keys=_NO_DETACHING
+            )
+            started = ContainerExec(exec_, exec_.start(detach=False))
+            await started.begin()
+        return started
+
+    async def do(self, command: Sequence[str]) -> None:
+        """Run it detached."""
+        with translated("signal a program"):
+            doing = await self._container.exec(command)
+            await doing.start(detach=True)
 
     @property
-    def loopback(self) -> Loopback:
-        """The container's own."""
-        return self._loopback
+    def _container(self) -> aiodocker.containers.DockerContainer:
+        return self._engine.docker.containers.container(self._name)
 
-    async def run(self, order: Order, client: Client) -> Child:
-        """Run a program as the container's user; EntryError if that can't be."""
-        environment = dict(order.environment)
-        if order.terminal is not None:
-            environment["TERM"] = order.terminal.type
-        agent = await self._forward_agent(order, client)
-        if agent is not None:
-            environment["SSH_AUTH_SOCK"] = agent.path
+
+class ContainerExec:
+    """Implements Exec."""
+
+    def __init__(self, exec_: Exec, stream: Stream) -> None:
+        self._exec, self._stream = exec_, stream
+
+    async def begin(self) -> None:
+        """Connect: aiodocker has no public way to without reading or writing."""
         try:
-            child = await ContainerChild.open(
-                self._place,
-                exec_script.program(order, self._home),
-                client,
-                environment=environment,
-                has_terminal=order.terminal is not None,
-            )
+            await self._stream._init()
         except BaseException:
-            if agent is not None:
-                agent.close()
+            await self.close()
             raise
-        child.agent = agent
-        return child
 
-    async def _forward_agent(self, order: Order, client: Client) -> AgentForward | None:
-        if order.agent is None:
-            return None
-        try:
-            return await AgentForward.open(self._place, order.agent)
-        except EntryError as error:
-            client.write(f"the SSH agent can't be forwarded: {error}\r\n".encode(), is_error=True)
-            return None
+    async def read(self) -> Said | None:
+        """As aiodocker does, which holds up the engine while nobody reads."""
+        with _lost():
+            message = await self._stream.read_out()
+            return Said(message.data, message.stream == _ERROR_STREAM) if message is not None else None
 
+    async def write(self, data: bytes) -> None:
+        """As aiodocker does, which expects a connection."""
+        if self._connection is None:
+            raise Lost
+        with _lost():
+            await self._stream.write_in(data)
 
-class ContainerChild(ExecLink):
-    """A program that runs in a container, leader of a session of its own."""
+    async def end_input(self) -> None:
+        """Close our half of the connection: aiodocker has no way to."""
+        transport = self._connection.transport if self._connection is not None else None
+        if transport is not None and transport.can_write_eof():
+            transport.write_eof()
 
-    def __init__(self, place: Place, exec_: Exec, client: Client, *, has_terminal: bool) -> None:
-        super().__init__(place, exec_, client, has_terminal=has_terminal)
-        self.agent: AgentForward | None = None
-        """Ends with the program."""
-        self._controls: set[asyncio.Task[None]] = set()
-        self._in_turn = asyncio.Lock()
-        self._size: Size | None = None
-        self._is_closing = False
-        self._unwanted_since: float | None = None
-        self._is_unwanted = False
+    async def resize(self, columns: int, rows: int) -> None:
+        """By a call of its own."""
+        with translated("resize a terminal"):
+            await self._exec.resize(h=rows, w=columns)
 
-    def close_output(self) -> None:
-        """Have the next thing it says break its pipe."""
-        self._is_unwanted = True
+    async def status(self) -> int | None:
+        """The engine tells no signal from the status that shells make of it."""
+        with translated("tell how a program ended"):
+            found = await self._exec.inspect()
+        return None if found["Running"] or found["ExitCode"] is None else int(found["ExitCode"])
 
-    def resize(self, size: Size) -> None:
-        """Tell its terminal the new size."""
-        if self._has_terminal:
-            self._size = size
-            self._control(self._resize())
-
-    def signal(self, number: Signals) -> None:
-        """Send a signal to its group, if it still runs."""
-        if not self._has_ended:
-            self._control(self._do(exec_script.kill(number, self.group)))
-
-    def close(self) -> None:
-        """Hang up: what the program left behind on purpose stays, all else of it ends."""
-        if not self._has_ended and not self._is_closing:
-            self._is_closing = True
-            self._control(self._hang_up())
-
-    async def wait(self) -> int:
-        """How it ended; the engine tells a signal as 128 and its number, as shells do, and so do we."""
-        await self.ended()
-        status = None if self._is_closing else await self._final_status()
-        if status is None and not self._is_closing:
-            # Its streams are lost with the engine, so it is of no use to anybody any more.
-            self._client.write(b"the connection to the workspace is lost\r\n", is_error=True)
-            self._control(self._do(exec_script.kill(Signals.SIGHUP, self.group)))
-        while self._controls:
-            await asyncio.wait(self._controls)
-        if self.agent is not None:
-            self.agent.close()
-            await self.agent.wait()
-        return _LOST if status is None else status
-
-    async def _final_status(self) -> int | None:
+    async def ending(self) -> int | None:
+        """Asked for again and again."""
         with contextlib.suppress(MLHubError):
             for delay in (*_LOOKS, 0):
-                if (status := await self._status()) is not None:
+                if (status := await self.status()) is not None:
                     return status
                 await asyncio.sleep(delay)
         return None
 
-    def _is_wanted(self) -> bool:
-        if not self._is_unwanted:
-            return True
-        now = asyncio.get_running_loop().time()
-        if self._unwanted_since is None:
-            self._unwanted_since = now
-            self._control(self._do(exec_script.break_pipe(self.group)))
-        elif now - self._unwanted_since > _PIPE_PATIENCE:
-            self.close()
-        return False
+    async def close(self) -> None:
+        """Also one whose connection is gone, which aiodocker's own way does not expect."""
+        if self._connection is None:
+            self._stream._closed = True
+        await self._stream.close()
 
-    def _control(self, work: Coroutine[Any, Any, None]) -> None:
-        async def in_turn() -> None:
-            async with self._in_turn:
-                await work
+    @property
+    def _connection(self) -> Connection | None:
+        return self._stream._resp.connection if self._stream._resp is not None else None
 
-        task = asyncio.ensure_future(in_turn())
-        self._controls.add(task)
-        task.add_done_callback(self._controls.discard)
 
-    async def _resize(self) -> None:
-        if self._size is None:
-            return  # one before has done it
-        (columns, rows, *_), self._size = self._size, None
-        with contextlib.suppress(MLHubError), translated("resize a terminal"):
-            await self._exec.resize(h=rows, w=columns)
-
-    async def _do(self, command: list[str]) -> None:
-        # What it said may wait for a slow client long after its end, and its number be another's by then.
-        with contextlib.suppress(MLHubError):
-            if await self._status() is None:
-                await self._place.do(command)
-
-    async def _hang_up(self) -> None:
-        await self._do(exec_script.kill(Signals.SIGHUP, self.group))
-        self.let_go()
+@contextlib.contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, aiohttp.ClientError, RuntimeError) as error:
+        raise Lost from error

@@ -1,4 +1,4 @@
-"""The connections of a container, all carried by one small program that runs in it."""
+"""The connections of a workspace, all carried by one small program that runs in it."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,9 @@ from typing import Self
 import structlog
 
 from mlhub_shared.errors import MLHubError
-from mlhub_spawner_worker.backends.docker import exec_script
-from mlhub_spawner_worker.backends.docker.exec_link import ExecLink, Place
+from mlhub_spawner_worker.backends.inside import script
+from mlhub_spawner_worker.backends.inside.link import ExecLink
+from mlhub_spawner_worker.backends.inside.place import Place
 from mlhub_spawner_worker.entry import Caller, EntryError, carrier
 
 log = structlog.get_logger(__name__)
@@ -31,7 +32,7 @@ _LEFT = 2 * carrier.WINDOW + 1024
 
 
 class Carrier:
-    """The program of one container. It is not believed: what it sends beyond what it may ends it."""
+    """The program of one workspace. It is not believed: what it sends beyond what it may ends it."""
 
     def __init__(self) -> None:
         self._channels: dict[int, Channel] = {}
@@ -49,7 +50,7 @@ class Carrier:
     async def open(cls, place: Place) -> Self:
         """Start the program; EntryError if the image lacks what it takes."""
         opened = cls()
-        opened._link = await ExecLink.open(place, exec_script.carrying(), opened)
+        opened._link = await ExecLink.open(place, script.carrying(), opened)
         opened._work = asyncio.ensure_future(opened._keep(place))
         opened._link.resume_reading()
         return opened
@@ -159,7 +160,7 @@ class Carrier:
             await asyncio.wait([ended], timeout=_FAREWELL)
             if not ended.done():
                 with contextlib.suppress(MLHubError):
-                    await place.do(exec_script.kill(Signals.SIGTERM, self._link.group))
+                    await place.do(script.kill(Signals.SIGTERM, self._link.group))
                 self._link.let_go()
 
 

@@ -1,4 +1,4 @@
-"""A connection of a container, carried by a small program that runs in it."""
+"""A connection of a workspace, carried by a small program that runs in it."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from signal import Signals
 from typing import Self
 
-from aiodocker.execs import Exec
-from aiodocker.stream import Message
-
 from mlhub_shared.errors import MLHubError
-from mlhub_spawner_worker.backends.docker import exec_script
-from mlhub_spawner_worker.backends.docker.exec_link import ERROR_STREAM, ExecLink, Place
+from mlhub_spawner_worker.backends.inside import script
+from mlhub_spawner_worker.backends.inside.link import ExecLink
+from mlhub_spawner_worker.backends.inside.place import Exec, Place, Said
 from mlhub_spawner_worker.entry import Caller, Client
 
 _FAREWELL = 1.0
@@ -19,7 +17,7 @@ _FAREWELL = 1.0
 _LONGEST_TOTAL = 32
 
 
-class ContainerConnection(ExecLink):
+class InsideConnection(ExecLink):
     """What ends with its input.
 
     The engine does not tell when one of a program's outputs has ended. So the program says on its standard error, and
@@ -54,19 +52,19 @@ class ContainerConnection(ExecLink):
         await asyncio.wait([self._work], timeout=_FAREWELL)
         if not self._has_ended:
             with contextlib.suppress(MLHubError):
-                await self._place.do(exec_script.kill(Signals.SIGTERM, self.group))
+                await self._place.do(script.kill(Signals.SIGTERM, self.group))
             self.let_go()
             await self.ended()
         return 0
 
-    def _hand_over(self, message: Message) -> None:
-        if message.stream == ERROR_STREAM:
-            self._total += message.data
+    def _hand_over(self, said: Said) -> None:
+        if said.is_error:
+            self._total += said.data
             if len(self._total) > _LONGEST_TOTAL:
                 self.let_go()
         else:
-            self._passed += len(message.data)
-            super()._hand_over(message)
+            self._passed += len(said.data)
+            super()._hand_over(said)
         if self._total == b"%d\n" % self._passed:
             self._total = b""
             self._caller.write_eof()

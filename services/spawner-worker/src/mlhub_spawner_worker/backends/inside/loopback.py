@@ -1,4 +1,4 @@
-"""The ports of a container: connections to them, and listening on them for somebody outside."""
+"""The ports of a workspace: connections to them, and listening on them for somebody outside."""
 
 import asyncio
 import secrets
@@ -6,22 +6,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Self
 
-from mlhub_spawner_worker.backends.docker import exec_script
-from mlhub_spawner_worker.backends.docker.exec_carrier import Carrier
-from mlhub_spawner_worker.backends.docker.exec_connection import ContainerConnection
-from mlhub_spawner_worker.backends.docker.exec_link import Place
+from mlhub_spawner_worker.backends.inside import script
+from mlhub_spawner_worker.backends.inside.carrier import Carrier
+from mlhub_spawner_worker.backends.inside.connection import InsideConnection
+from mlhub_spawner_worker.backends.inside.place import Place
 from mlhub_spawner_worker.entry import LOCALHOST, Arrived, Caller, EntryError, Link, Listener
 
 _PATIENCE = 10
 """Seconds for a listener to say where it listens."""
 _MOST = 128
-"""Connections of one listener at the same time: each is an exec, for the asking by whoever is in the container."""
+"""Connections of one listener at the same time: each is an exec, for the asking by whoever is in the workspace."""
 _LONGEST_LINE = 4 * 1024
 _LAST_PORT = 65535
 
 
-class ContainerLoopback:
-    """A container's own loopback."""
+class InsideLoopback:
+    """A workspace's own loopback."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -38,13 +38,13 @@ class ContainerLoopback:
 
     async def listen(self, port: int, arrived: Arrived) -> Listener:
         """Listen on a port; EntryError if it is taken, or the image lacks what it takes."""
-        return await ContainerListener.open(self._place, port, arrived)
+        return await InsideListener.open(self._place, port, arrived)
 
 
-class ContainerListener:
-    """A port or a socket in a container, and what comes in there."""
+class InsideListener:
+    """A port or a socket in a workspace, and what comes in there."""
 
-    def __init__(self, address: str, link: ContainerConnection, calls: set[asyncio.Task[None]]) -> None:
+    def __init__(self, address: str, link: InsideConnection, calls: set[asyncio.Task[None]]) -> None:
         self.address, self._link, self.calls = address, link, calls
         """Port or path, and what carries the connections."""
 
@@ -67,7 +67,7 @@ class ContainerListener:
                 call.add_done_callback(calls.discard)
 
         lines = _Lines(heard)
-        lines.link = link = await ContainerConnection.begin(place, exec_script.listening(where, name), lines)
+        lines.link = link = await InsideConnection.begin(place, script.listening(where, name), lines)
         link.resume_reading()
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -91,7 +91,7 @@ class ContainerListener:
 
 
 async def _take(place: Place, name: str, caller: Caller) -> Link:
-    return await ContainerConnection.begin(place, exec_script.taking(name), caller)
+    return await InsideConnection.begin(place, script.taking(name), caller)
 
 
 def _port(text: str) -> int:
@@ -107,7 +107,7 @@ class _Lines:
     def __init__(self, heard: Callable[[str], None]) -> None:
         """`heard` raises ValueError at a line that makes no sense."""
         self._heard, self._rest = heard, b""
-        self.link: ContainerConnection
+        self.link: InsideConnection
 
     def write(self, data: bytes, *, is_error: bool = False) -> None:
         if is_error:

@@ -1,4 +1,4 @@
-"""A client's SSH agent, which this machine has a socket of, for the programs in a container."""
+"""A client's SSH agent, which this machine has a socket of, for the programs in a workspace."""
 
 import asyncio
 import contextlib
@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Self
 
 from mlhub_shared.tasks import end_tasks
-from mlhub_spawner_worker.backends.docker.exec_link import Place
-from mlhub_spawner_worker.backends.docker.exec_loopback import ContainerListener
+from mlhub_spawner_worker.backends.inside.loopback import InsideListener
+from mlhub_spawner_worker.backends.inside.place import Place
 from mlhub_spawner_worker.entry import Accept, EntryError, Joint
 
 
 class AgentForward:
-    """A socket in the container whose connections go to the agent."""
+    """A socket in the workspace whose connections go to the agent."""
 
-    def __init__(self, listener: ContainerListener) -> None:
+    def __init__(self, listener: InsideListener) -> None:
         self._listener = listener
 
     @property
     def path(self) -> str:
-        """In the container."""
+        """In the workspace."""
         return self._listener.address
 
     @classmethod
@@ -29,7 +29,7 @@ class AgentForward:
         def arrived(accept: Accept, _: tuple[str, int]) -> asyncio.Task[None]:
             return asyncio.ensure_future(_carry(accept, agent))
 
-        return cls(await ContainerListener.open(place, None, arrived))
+        return cls(await InsideListener.open(place, None, arrived))
 
     def close(self) -> None:
         """Offer it no more."""

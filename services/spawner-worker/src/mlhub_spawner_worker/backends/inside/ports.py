@@ -1,4 +1,4 @@
-"""The ports of a container, seen from inside it: the engine does not know who listens in there."""
+"""The ports of a workspace, seen from inside it: its engine does not know who listens in there."""
 
 import asyncio
 import re
@@ -10,11 +10,12 @@ from mlhub_shared.contracts.workspace import Endpoint
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends import listening as tables
 from mlhub_spawner_worker.backends.base import BackendError, Listening
-from mlhub_spawner_worker.backends.docker.exec_link import ExecLink, Place
+from mlhub_spawner_worker.backends.inside.link import ExecLink
+from mlhub_spawner_worker.backends.inside.place import Place
 from mlhub_spawner_worker.entry import EntryError
 
 _SECONDS = 4
-"""For the container to say it; a working one needs a tenth of one."""
+"""For the workspace to say it; a working one needs a tenth of one."""
 _MOST_BYTES = 1024 * 1024
 _MOST_PORTS = 500
 
@@ -40,7 +41,7 @@ _NO_PYTHON = (
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is known of a container from outside."""
+    """What is known of a workspace from outside."""
 
     port: int
     """The workspace's own."""

@@ -2,56 +2,61 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from aiodocker.stream import Message
 
-from mlhub_spawner_worker.backends.docker import exec_ports
-from mlhub_spawner_worker.backends.docker.engine import Engine
-from mlhub_spawner_worker.backends.docker.exec_carrier import Carrier, Channel
-from mlhub_spawner_worker.backends.docker.exec_connection import ContainerConnection
-from mlhub_spawner_worker.backends.docker.exec_link import ERROR_STREAM, Place
-from mlhub_spawner_worker.backends.docker.exec_loopback import ContainerListener
+from mlhub_spawner_worker.backends.inside import Said, ports
+from mlhub_spawner_worker.backends.inside.carrier import Carrier, Channel
+from mlhub_spawner_worker.backends.inside.connection import InsideConnection
+from mlhub_spawner_worker.backends.inside.loopback import InsideListener
 from mlhub_spawner_worker.entry import Accept, EntryError, carrier
 from tests.support.waiting import until
 
-OUTPUT = 1
 MOST = 128
 """Connections at the same time."""
 
 
 class Stream:
-    """The engine's end of an exec: says what the test has it say, and reads nothing."""
+    """A program that says what the test has it say, and reads nothing."""
 
     def __init__(self) -> None:
-        self.said: asyncio.Queue[Message | None] = asyncio.Queue()
-        self._resp = SimpleNamespace(connection=SimpleNamespace(transport=None))
+        self.said: asyncio.Queue[Said | None] = asyncio.Queue()
 
-    def say(self, data: bytes, stream: int = OUTPUT) -> None:
-        self.said.put_nowait(Message(stream, data))
+    def say(self, data: bytes, *, is_error: bool = False) -> None:
+        self.said.put_nowait(Said(data, is_error))
 
-    async def read_out(self) -> Message | None:
+    async def read(self) -> Said | None:
         await asyncio.sleep(0)
         return await self.said.get()
 
-    async def write_in(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
         await asyncio.Event().wait()
+
+    async def end_input(self) -> None:
+        pass
+
+    async def resize(self, columns: int, rows: int) -> None:
+        pass
+
+    async def status(self) -> int | None:
+        return None
+
+    async def ending(self) -> int | None:
+        return None
 
     async def close(self) -> None:
         pass
 
 
-class Hostile(Place):
-    """A container in which everything is this one program."""
+class Hostile:
+    """A workspace in which everything is this one program."""
 
     def __init__(self, stream: Stream) -> None:
-        super().__init__(cast("Engine", None), "none")
-        self.__dict__["stream"] = stream
+        self._stream = stream
 
-    async def start(self, command: Sequence[str], environment: Mapping[str, str], *, has_terminal: bool) -> Any:
-        return SimpleNamespace(start=lambda *, detach: self.__dict__["stream"])
+    async def start(self, command: Sequence[str], environment: Mapping[str, str], *, has_terminal: bool) -> Stream:
+        return self._stream
 
     async def do(self, command: Sequence[str]) -> None:
         pass
@@ -97,9 +102,9 @@ async def carried(stream: Stream) -> tuple[Carrier, Channel]:
 
 async def test_what_never_begins_is_not_listened_to_for_long(stream: Stream) -> None:
     for _ in range(100):
-        stream.say(bytes(8192), ERROR_STREAM)
+        stream.say(bytes(8192), is_error=True)
     with pytest.raises(EntryError):
-        await ContainerConnection.begin(Hostile(stream), [], Silent())
+        await InsideConnection.begin(Hostile(stream), [], Silent())
     assert stream.said.qsize() > 90
 
 
@@ -166,9 +171,9 @@ async def test_what_was_on_its_way_to_one_that_is_closed_is_passed_over_and_no_m
 
 async def test_who_counts_without_end_what_it_has_said_is_let_go(stream: Stream) -> None:
     stream.say(b"\x1e7\n")
-    link = await ContainerConnection.begin(Hostile(stream), [], Silent())
+    link = await InsideConnection.begin(Hostile(stream), [], Silent())
     link.resume_reading()
-    stream.say(b"1" * 100, ERROR_STREAM)
+    stream.say(b"1" * 100, is_error=True)
     await asyncio.wait_for(link.wait(), 20)
 
 
@@ -203,9 +208,9 @@ class Calls:
     def __init__(self) -> None:
         self.open: list[asyncio.Event] = []
 
-    async def listen(self, stream: Stream) -> ContainerListener:
+    async def listen(self, stream: Stream) -> InsideListener:
         stream.say(b"\x1e7\n4000\n")
-        return await ContainerListener.open(Hostile(stream), 4000, self._arrived)
+        return await InsideListener.open(Hostile(stream), 4000, self._arrived)
 
     def _arrived(self, accept: Accept, origin: tuple[str, int]) -> asyncio.Task[None]:
         self.open.append(event := asyncio.Event())
@@ -224,5 +229,5 @@ async def test_a_list_of_ports_that_makes_no_sense_has_none(stream: Stream) -> N
     )
     stream.say(table % b"0FFFFF" + table % b"-1" + table % b"0FA0")
     stream.said.put_nowait(None)
-    found = await exec_ports.listening(Hostile(stream), exec_ports.Surroundings(8080, None))
+    found = await ports.listening(Hostile(stream), ports.Surroundings(8080, None))
     assert [one.port for one in found] == [4000]

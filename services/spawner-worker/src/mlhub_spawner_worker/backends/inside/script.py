@@ -1,7 +1,8 @@
-"""What is run in a container to become the program that somebody asked for.
+"""What is run in a workspace to become the program that somebody asked for.
 
 An image promises no more than `/bin/sh`. Its first words, on the first line of output, are a record separator and the
-process id in the container's own numbering: the engine tells the host's, by which nothing can be signalled from inside.
+process id in the workspace's own numbering: an engine tells the host's, if any, by which nothing can be signalled from
+inside.
 """
 
 import inspect
