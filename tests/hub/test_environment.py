@@ -7,7 +7,7 @@ import pytest
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.runtime.profiles import read_profiles
 from mlhub_spawner_worker.backends.base import Job
-from mlhub_spawner_worker.backends.docker.environment import environment_for
+from mlhub_spawner_worker.backends.environment import environment_for
 from tests.hub.conftest import Stage
 from tests.hub.images import images_environment
 

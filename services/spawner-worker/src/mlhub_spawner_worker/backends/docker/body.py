@@ -9,9 +9,9 @@ from typing import Any
 from mlhub_shared.contracts.policy import Profile, SharedVolume
 from mlhub_spawner_worker.backends.base import Job
 from mlhub_spawner_worker.backends.docker import gpus, labels
-from mlhub_spawner_worker.backends.docker.environment import environment_for
 from mlhub_spawner_worker.backends.docker.images import Image
 from mlhub_spawner_worker.backends.docker.place import NetworkPlace
+from mlhub_spawner_worker.backends.environment import environment_for
 
 _INITS = {"tini", "tini-static", "dumb-init", "docker-init", "catatonit", "init", "s6-svscan"}
 """Entry points that take care of orphans themselves."""

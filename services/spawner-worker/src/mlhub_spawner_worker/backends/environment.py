@@ -4,6 +4,7 @@ import math
 
 from mlhub_shared.contracts.environment import RESERVED_ENV
 from mlhub_shared.contracts.policy import Profile
+from mlhub_shared.contracts.workspace import COUNTED, WorkspaceRecord
 from mlhub_spawner_worker.backends.base import Job
 
 _NO_GPU = "void"
@@ -22,9 +23,15 @@ def environment_for(job: Job, profile: Profile) -> dict[str, str]:
         # Without it, ml-workspace lets everybody use its tools.
         "AUTHENTICATE_VIA_JUPYTER": "true",
         "SSH_JUMPHOST_TARGET": record.name,
-        "NVIDIA_VISIBLE_DEVICES": ",".join(record.gpu_ids) or _NO_GPU,
+        **_devices(record),
         "MLHUB_WORKSPACE": record.name,
     }
+
+
+def _devices(record: WorkspaceRecord) -> dict[str, str]:
+    # Where GPUs are counted, whoever chooses them says which.
+    is_counted = (record.spec.gpus or "").startswith(COUNTED)
+    return {} if is_counted else {"NVIDIA_VISIBLE_DEVICES": ",".join(record.gpu_ids) or _NO_GPU}
 
 
 def _defaults(job: Job) -> dict[str, str]:

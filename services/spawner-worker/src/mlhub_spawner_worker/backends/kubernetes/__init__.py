@@ -1,0 +1,1 @@
+"""Workspaces as pods of one namespace of a Kubernetes cluster."""

@@ -1,0 +1,275 @@
+"""The worker's one client of the Kubernetes API: plain JSON, every call with a bound and the right that it needs."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from kubernetes_asyncio import config
+from kubernetes_asyncio.client import ApiClient, Configuration
+
+from mlhub_shared.errors import Permanent
+from mlhub_spawner_worker.backends.kubernetes.refusals import ApiAway, refusal
+from mlhub_spawner_worker.backends.kubernetes.rights import Right, right
+
+Json = dict[str, Any]
+
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""In every pod that has a token."""
+
+_MANAGER = "spawner-worker"
+"""Who owns the fields that are applied."""
+
+_WITHIN = 15.0
+"""Seconds for a call; the server itself gives up on webhooks and its store after ten."""
+
+_CONNECT_WITHIN = 5.0
+"""Seconds for a connection."""
+
+_PAGE = 500
+"""Things of a list that are asked for at a time."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of things in a namespace."""
+
+    api: str
+    """Path and version of its group."""
+    resource: str
+
+
+PODS = Kind("api/v1", "pods")
+EVENTS = Kind("api/v1", "events")
+SERVICES = Kind("api/v1", "services")
+CLAIMS = Kind("api/v1", "persistentvolumeclaims")
+POLICIES = Kind("apis/networking.k8s.io/v1", "networkpolicies")
+
+_JSON = "application/json"
+_MERGE = "application/merge-patch+json"
+_APPLY = "application/apply-patch+yaml"
+
+
+class KubeClient:
+    """Calls the API for one namespace. What it can't have is one of `refusals`."""
+
+    def __init__(self, *, kubeconfig: Path | None, namespace: str | None) -> None:
+        """Without a kubeconfig as the service account of its own pod; without a namespace in that one's."""
+        self._kubeconfig, self._wanted = kubeconfig, namespace
+        self.namespace = namespace or ""
+        """Of the workspaces; known once it is open."""
+        self.own_namespace: str | None = None
+        """Of the worker's own pod; None outside of a cluster."""
+        self.configuration = Configuration()
+        """Of clients for other purposes."""
+        self._api: ApiClient | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Read how the API is reached; Permanent if nothing tells. Nothing is sent yet."""
+        try:
+            if self._kubeconfig is not None:
+                await self._read_kubeconfig(self._kubeconfig)
+            else:
+                await asyncio.to_thread(self._read_own)
+        except (config.ConfigException, OSError, ValueError) as error:
+            where = self._kubeconfig or "this pod's service account"
+            raise Permanent(f"the Kubernetes API can't be reached by {where}: {error}") from error
+        self.configuration.connection_pool_maxsize = 0
+        self._api = ApiClient(self.configuration)
+
+    async def aclose(self) -> None:
+        """Let go of all connections."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
+        if self._api is not None:
+            await self._api.close()
+
+    # Writes
+
+    async def create(self, kind: Kind, body: Json) -> Json:
+        """Make it; Taken if something of its name is there."""
+        return await self._call(right(kind.resource, "create"), "POST", self._path(kind), body=body)
+
+    async def apply(self, kind: Kind, body: Json) -> Json:
+        """Make it, or make it so if it is there."""
+        query = [("fieldManager", _MANAGER), ("force", "true")]
+        path = self._path(kind, body["metadata"]["name"])
+        return await self._call(right(kind.resource, "patch"), "PATCH", path, body=body, query=query, content=_APPLY)
+
+    async def annotate(self, kind: Kind, name: str, annotations: dict[str, str]) -> None:
+        """Set annotations; Missing if it is not there."""
+        body = {"metadata": {"annotations": annotations}}
+        path = self._path(kind, name)
+        await self._call(right(kind.resource, "patch"), "PATCH", path, body=body, content=_MERGE, is_named=True)
+
+    async def delete(self, kind: Kind, name: str, *, uid: str | None = None, grace: int | None = None) -> None:
+        """Begin to remove it; Missing if it is not there, Moved if something else has its name."""
+        body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        path = self._path(kind, name)
+        await self._call(right(kind.resource, "delete"), "DELETE", path, body=body, is_named=True)
+
+    # Reads
+
+    async def read(self, kind: Kind, name: str) -> Json:
+        """It as it is; Missing if it is not there."""
+        return await self._call(right(kind.resource, "get"), "GET", self._path(kind, name), is_named=True)
+
+    async def all(self, kind: Kind, *, labels: str = "", fields: str = "") -> tuple[list[Json], str]:
+        """All of them, and the version that a watch goes on from."""
+        items: list[Json] = []
+        token = ""
+        while True:
+            page = await self._page(kind, labels, fields, most=_PAGE, token=token)
+            items += page.get("items") or []
+            metadata = page.get("metadata") or {}
+            token = metadata.get("continue") or ""
+            if not token:
+                return items, str(metadata.get("resourceVersion", ""))
+
+    async def version(self, kind: Kind, *, fields: str = "") -> str:
+        """The version that a watch goes on from, for those who do not care about what was."""
+        page = await self._page(kind, "", fields, most=1)
+        return str((page.get("metadata") or {}).get("resourceVersion", ""))
+
+    async def log(self, pod: str, container: str, *, lines: int, within: float) -> str:
+        """The last lines of a container's log."""
+        query = [("container", container), ("tailLines", str(lines))]
+        asked = right("pods/log", "get")
+        async with self._answer(
+            asked, "GET", f"{self._path(PODS, pod)}/log", query=query, within=within, is_named=True
+        ) as answer:
+            return (await answer.read()).decode(errors="replace")
+
+    async def watch(
+        self,
+        kind: Kind,
+        version: str,
+        *,
+        labels: str = "",
+        fields: str = "",
+        lasting: int,
+        silence: float,
+        opened: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[Json]:
+        """Everything that happens after that version, for as long as `lasting`; ApiAway after so much `silence`."""
+        query = [
+            ("watch", "true"),
+            ("resourceVersion", version),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", str(lasting)),
+            *_selectors(labels, fields),
+        ]
+        limit = aiohttp.ClientTimeout(sock_connect=_CONNECT_WITHIN, sock_read=silence)
+        asked = right(kind.resource, "watch")
+        async with self._answer(asked, "GET", self._path(kind), query=query, within=limit) as answer:
+            opened()
+            async for line in answer.content:
+                if line.strip():
+                    yield self._event(line, asked)
+
+    def _event(self, line: bytes, asked: Right) -> Json:
+        event = json.loads(line)
+        if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
+            raise ValueError("what came is no event")
+        if event.get("type") == "ERROR":
+            status = event["object"]
+            raise refusal(int(status.get("code") or 500), json.dumps(status), right=asked, namespace=self.namespace)
+        return event
+
+    async def _page(self, kind: Kind, labels: str, fields: str, *, most: int, token: str = "") -> Json:
+        query = [("limit", str(most)), *_selectors(labels, fields), *([("continue", token)] if token else [])]
+        return await self._call(right(kind.resource, "list"), "GET", self._path(kind), query=query)
+
+    async def _call(
+        self,
+        asked: Right,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        query: list[tuple[str, str]] | None = None,
+        content: str = _JSON,
+        is_named: bool = False,
+    ) -> Json:
+        async with self._answer(
+            asked, method, path, body=body, query=query, content=content, is_named=is_named
+        ) as answer:
+            told = json.loads(await answer.read())
+            if not isinstance(told, dict):
+                raise ValueError("the answer is no object")
+            return told
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        asked: Right,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        query: list[tuple[str, str]] | None = None,
+        content: str = _JSON,
+        within: float | aiohttp.ClientTimeout = _WITHIN,
+        is_named: bool = False,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._api is None:
+            raise ApiAway("the client of the Kubernetes API is not open")
+        if not isinstance(within, aiohttp.ClientTimeout):
+            within = aiohttp.ClientTimeout(total=within, sock_connect=_CONNECT_WITHIN)
+        try:
+            answer: aiohttp.ClientResponse = await self._api.call_api(
+                path,
+                method,
+                query_params=list(query or ()),
+                header_params={"Accept": _JSON, "Content-Type": content},
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=within,
+            )
+            async with answer:
+                if answer.status >= 300:
+                    raise refusal(
+                        answer.status,
+                        (await answer.read()).decode(errors="replace"),
+                        right=asked,
+                        namespace=self.namespace,
+                        is_named=is_named,
+                        retry_after=answer.headers.get("Retry-After", ""),
+                    )
+                yield answer
+        except TimeoutError as error:
+            raise ApiAway(f"The Kubernetes API took too long to {asked}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ApiAway(f"The Kubernetes API does not answer: {type(error).__name__}") from error
+
+    def _path(self, kind: Kind, name: str = "") -> str:
+        path = f"/{kind.api}/namespaces/{self.namespace}/{kind.resource}"
+        return f"{path}/{name}" if name else path
+
+    async def _read_kubeconfig(self, file: Path) -> None:
+        loader = await config.load_kube_config(str(file), client_configuration=self.configuration, persist_config=False)
+        context = loader.current_context or {}
+        self.namespace = self._wanted or (context.get("context") or {}).get("namespace") or "default"
+        # Where a program hands out tokens: they end. For all others it returns at once.
+        self._refreshing = asyncio.ensure_future(config.refresh_token(loader, self.configuration))
+
+    def _read_own(self) -> None:
+        config.load_incluster_config(client_configuration=self.configuration)
+        self.own_namespace = _OWN_NAMESPACE.read_text().strip()
+        self.namespace = self._wanted or self.own_namespace
+
+
+def _selectors(labels: str, fields: str) -> list[tuple[str, str]]:
+    named = (("labelSelector", labels), ("fieldSelector", fields))
+    return [(name, value) for name, value in named if value]
