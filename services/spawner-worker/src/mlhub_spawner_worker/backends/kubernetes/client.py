@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +160,7 @@ class KubeClient:
         lasting: int,
         silence: float,
         opened: Callable[[], None] = lambda: None,
-    ) -> AsyncIterator[Json]:
+    ) -> AsyncGenerator[Json, None]:
         """Everything that happens after that version, for as long as `lasting`; ApiAway after so much `silence`."""
         query = [
             ("watch", "true"),

@@ -1,0 +1,138 @@
+"""What the cluster is asked to make beside the pod: volume, name and isolation of one workspace. Pure."""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any
+
+from mlhub_shared.contracts.policy import Profile
+from mlhub_shared.contracts.workspace import WorkspaceRecord
+from mlhub_spawner_worker.backends.kubernetes import marks
+from mlhub_spawner_worker.backends.restoring import ORIGIN, USER
+
+Json = dict[str, Any]
+
+_CLOSED = (
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+)
+"""Where clusters have their pods, services and nodes, and clouds what they tell machines about themselves."""
+
+_EVERYWHERE = ("0.0.0.0/0", "::/0")
+
+_NODE_DNS = "169.254.20.10/32"
+"""Where a cache of the cluster's DNS listens on each node, if there is one."""
+
+_DNS_PORTS = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+
+_NAMESPACE = "kubernetes.io/metadata.name"
+"""A label that every namespace has."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a workspace's isolation must know of the cluster."""
+
+    services_namespace: str | None
+    """None: any."""
+    api_port: int
+    """Of the proxy, where workspaces find the hub's API."""
+    open_to: tuple[str, ...] = ()
+    closed_to: tuple[str, ...] = ()
+
+
+def claim(record: WorkspaceRecord, profile: Profile) -> Json:
+    """Its volume."""
+    wanted = profile.kubernetes
+    spec: Json = {
+        "accessModes": [wanted.access_mode],
+        "resources": {"requests": {"storage": str(wanted.volume_size)}},
+    }
+    if wanted.storage_class is not None:
+        spec["storageClassName"] = wanted.storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": _metadata(record),
+        "spec": spec,
+    }
+
+
+def service(record: WorkspaceRecord, profile: Profile, *, pod: str) -> Json:
+    """Its name in the DNS, which goes with the pod of that uid."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(record) | _owned("Pod", record.name, pod),
+        "spec": {
+            "clusterIP": "None",
+            # A name that is known no sooner than Kubernetes calls the pod ready would come up to a second late.
+            "publishNotReadyAddresses": True,
+            "selector": {marks.WORKSPACE: record.name},
+            "ports": [{"name": "http", "port": profile.port, "targetPort": profile.port, "protocol": "TCP"}],
+        },
+    }
+
+
+def policy(record: WorkspaceRecord, around: Around, *, volume: str | None) -> Json:
+    """Who reaches it and what it reaches; it goes with the volume of that uid, if there is one."""
+    owner = _owned("PersistentVolumeClaim", record.name, volume) if volume is not None else {}
+    own = {"podSelector": {"matchLabels": _of_user(record)}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(record) | owner,
+        "spec": {
+            "podSelector": {"matchLabels": {marks.WORKSPACE: record.name}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [own, *(_service(around, name) for name in ("proxy", "ssh-gateway"))]}],
+            "egress": _egress(own, around),
+        },
+    }
+
+
+def _egress(own: Json, around: Around) -> list[Json]:
+    dns = {
+        "namespaceSelector": {"matchLabels": {_NAMESPACE: "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    }
+    rules: list[Json] = [
+        {"to": [own]},
+        {"to": [dns, {"ipBlock": {"cidr": _NODE_DNS}}], "ports": _DNS_PORTS},
+        {"to": [_service(around, "proxy")], "ports": [{"protocol": "TCP", "port": around.api_port}]},
+        {"to": [{"ipBlock": _all_but(block, (*_CLOSED, *around.closed_to))} for block in _EVERYWHERE]},
+    ]
+    if around.open_to:
+        rules.append({"to": [{"ipBlock": {"cidr": str(ipaddress.ip_network(block))}} for block in around.open_to]})
+    return rules
+
+
+def _all_but(block: str, closed: tuple[str, ...]) -> Json:
+    whole = ipaddress.ip_network(block)
+    networks = (ipaddress.ip_network(one) for one in closed)
+    return {"cidr": block, "except": [str(network) for network in networks if network.version == whole.version]}
+
+
+def _service(around: Around, name: str) -> Json:
+    where = {"matchLabels": {_NAMESPACE: around.services_namespace}} if around.services_namespace else {}
+    who = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "mlhub"}
+    return {"namespaceSelector": where, "podSelector": {"matchLabels": who}}
+
+
+def _of_user(record: WorkspaceRecord) -> dict[str, str]:
+    found = marks.labels(record.workspace)
+    return {ORIGIN: found[ORIGIN], USER: found[USER]}
+
+
+def _metadata(record: WorkspaceRecord) -> Json:
+    return {"name": record.name, "labels": marks.labels(record.workspace), "annotations": marks.whose(record)}
+
+
+def _owned(kind: str, name: str, uid: str) -> Json:
+    # Without blockOwnerDeletion: some clusters demand more rights for it, and nobody waits for what is owned.
+    return {"ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": name, "uid": uid}]}

@@ -1,0 +1,125 @@
+"""The pods of this hub as the API last told them, and who waits for one of them to change."""
+
+import asyncio
+import contextlib
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mlhub_spawner_worker.backends.base import Exit
+from mlhub_spawner_worker.backends.kubernetes import exits
+from mlhub_spawner_worker.backends.kubernetes.client import PODS, Json, KubeClient
+from mlhub_spawner_worker.backends.kubernetes.sightings import Pod, seen, version_of
+
+_MOST_ENDS = 1000
+"""Ends that are remembered; whoever waits for one hears of it at once."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How the last pod of a name ended."""
+
+    uid: str
+    exit: Exit
+
+
+class Pods:
+    """Reduced views, never whole objects: there are thousands."""
+
+    def __init__(self, client: KubeClient, selector: str) -> None:
+        self._client, self._selector = client, selector
+        self._pods: dict[str, Pod] = {}
+        self._ends: OrderedDict[str, End] = OrderedDict()
+        self._ending: set[str] = set()
+        """Uids of those that the worker itself has deleted."""
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def get(self, name: str) -> Pod | None:
+        """A workspace's pod."""
+        return self._pods.get(name)
+
+    def end(self, name: str) -> End | None:
+        """How the last one ended, if that was seen."""
+        return self._ends.get(name)
+
+    @contextlib.contextmanager
+    def following(self, name: str) -> Iterator[asyncio.Event]:
+        """An event that is set at each change of that pod; whoever waits for it clears it."""
+        changed = asyncio.Event()
+        self._waiting[name].add(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting[name].discard(changed)
+            if not self._waiting[name]:
+                del self._waiting[name]
+
+    def nudge(self, name: str) -> None:
+        """Something else about that pod has changed."""
+        for changed in self._waiting.get(name, ()):
+            changed.set()
+
+    def deletes(self, uid: str) -> None:
+        """The worker itself is about to delete it."""
+        self._ending.add(uid)
+
+    def ended(self, pod: Pod, *, is_gone: bool = False) -> Exit | None:
+        """How it ended; None: it has not."""
+        return exits.exit_of(pod, is_gone=is_gone, is_ours=pod.uid in self._ending)
+
+    def remember(self, pod: Pod, how: Exit) -> None:
+        """Keep how it ended: its pod will be gone soon."""
+        self._ends[pod.name] = End(pod.uid, how)
+        self._ends.move_to_end(pod.name)
+        if len(self._ends) > _MOST_ENDS:
+            self._ends.popitem(last=False)
+
+    def forget(self, name: str) -> None:
+        """Nothing of it is of interest any more."""
+        self._ends.pop(name, None)
+
+    # What the API tells
+
+    async def look(self) -> str:
+        """List them all: what is not there any more has gone while nobody listened."""
+        items, version = await self._client.all(PODS, labels=self._selector)
+        there = {pod.name for item in items if (pod := self.put(item)) is not None}
+        listed = version_of({"resourceVersion": version})
+        for pod in list(self._pods.values()):
+            # What was made after the list was taken can't be on it.
+            if pod.name not in there and (not listed or pod.version <= listed):
+                self.gone(pod)
+        return version
+
+    def changed(self, kind: str, thing: Json) -> None:
+        """Take an event of the watch."""
+        if kind != "DELETED":
+            self.put(thing)
+        elif (pod := seen(thing)) is not None:
+            self.gone(pod)
+
+    def put(self, thing: Json) -> Pod | None:
+        """Take a pod as it was told; the newer word counts. None: it is no workspace's."""
+        pod = seen(thing)
+        if pod is None:
+            return None
+        known = self._pods.get(pod.name)
+        if known is not None and pod.version < known.version:
+            return known
+        if known is not None and known.uid != pod.uid:
+            self.gone(known)
+        self._pods[pod.name] = pod
+        self.nudge(pod.name)
+        return pod
+
+    def gone(self, pod: Pod) -> None:
+        """It is not there any more."""
+        known = self._pods.get(pod.name)
+        if known is None or known.uid != pod.uid:
+            return
+        how, end = self.ended(pod, is_gone=True), self._ends.get(pod.name)
+        if how is not None and (end is None or end.uid != pod.uid):
+            self.remember(pod, how)
+        del self._pods[pod.name]
+        self._ending.discard(pod.uid)
+        self.nudge(pod.name)
