@@ -84,6 +84,8 @@ class ScriptedBackend:
         script = self.scripts.setdefault(job.name, Script(job.record))
         if script.running is not None and script.running.generation == job.record.generation:
             return script.running
+        if script.running is not None and script.running.generation > job.record.generation:
+            raise Temporary("a newer one runs")
         self._note("start", job.name)
         if "FAKE_FAIL_START" in env:
             raise BackendError("the script says no", reason=Reason(env["FAKE_FAIL_START"]))

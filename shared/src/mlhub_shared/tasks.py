@@ -1,4 +1,4 @@
-"""Ending tasks for certain."""
+"""Ending tasks for certain, and waiting for one of several events."""
 
 import asyncio
 from datetime import timedelta
@@ -39,3 +39,15 @@ async def end_tasks(*tasks: "asyncio.Task[Any]", within: timedelta | None = None
         if not task.cancelled():
             task.exception()
     return not waiting
+
+
+async def first_of(*events: asyncio.Event, within: timedelta | None = None) -> None:
+    """Wait until one of them is set, or until that time is over."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(
+            waiting, timeout=within.total_seconds() if within else None, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -15,7 +15,7 @@ from mlhub_shared.bus import Bus, Table
 from mlhub_shared.contracts.events import Event
 from mlhub_shared.contracts.message import new_id
 from mlhub_shared.contracts.queries import LIST_RESOURCES, ListResources, Resource, Resources
-from mlhub_shared.contracts.services import WorkerLease
+from mlhub_shared.contracts.services import WorkerLease, by_node
 from mlhub_shared.contracts.workspace import Wanted, WorkspaceRecord
 from mlhub_shared.errors import MLHubError
 from mlhub_shared.runtime.clock import Clock
@@ -123,7 +123,7 @@ class Sweep:
             return Outcome.FAILED
 
     async def _unclaimed(self) -> tuple[list[Resource], list[str]]:
-        nodes = sorted(node for node, _ in self._leases.items())
+        nodes = sorted(by_node(self._leases.values()))
         held = await asyncio.gather(*(self._held_by(node) for node in nodes))
         unclaimed = [item for items in held for item in items or () if not self._is_claimed(item)]
         UNCLAIMED.set(len(unclaimed))

@@ -8,7 +8,7 @@ import structlog
 from mlhub_cleanup.expiry import REQUESTER, derived_id
 from mlhub_shared.bus import Bus, Table
 from mlhub_shared.contracts.events import Event, EventKind
-from mlhub_shared.contracts.services import WorkerLease
+from mlhub_shared.contracts.services import WorkerLease, by_node
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.runtime.clock import Clock
 
@@ -43,7 +43,7 @@ class LostWorkers:
         if not self._leases.is_live:
             return
         now, active = self._clock(), self._active()
-        gone = {node for node in active if self._leases.value(node) is None}
+        gone = active.keys() - by_node(self._leases.values()).keys()
         self._gone_since = {node: self._gone_since.get(node, now) for node in gone}
         self._told &= gone
         for node in sorted(gone - self._told):

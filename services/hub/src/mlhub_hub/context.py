@@ -18,7 +18,7 @@ from mlhub_shared.bus import Bus, Table
 from mlhub_shared.contracts.commands import Command
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.policy import Policy
-from mlhub_shared.contracts.services import OpenSession, ProxyActivity, ProxyState, WorkerLease
+from mlhub_shared.contracts.services import OpenSession, ProxyActivity, ProxyState, WorkerLease, by_node
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.errors import MLHubError
 from mlhub_shared.runtime.clock import Clock, utc_now
@@ -54,7 +54,7 @@ class HubContext:
     workspaces: Table[WorkspaceRecord]
     """By workspace name."""
     workers: Table[WorkerLease]
-    """By node."""
+    """By node, and by replica where several share one; see `by_node`."""
     proxies: Table[ProxyState]
     """By replica."""
     activity: Table[ProxyActivity]
@@ -113,8 +113,8 @@ class HubContext:
             raise web.HTTPError(400, "The name of a user or a workspace has at most 255 characters") from None
 
     def workers_of_pool(self) -> list[WorkerLease]:
-        """The workers that live now and run this hub's workspaces."""
-        return [lease for lease in self.workers.values() if lease.pool == self.settings.pool]
+        """What workers that live now tell of the nodes that run this hub's workspaces, once for each node."""
+        return [lease for lease in by_node(self.workers.values()).values() if lease.pool == self.settings.pool]
 
     def policy_now(self) -> Policy:
         """What may be asked for with the machines there are; those that come back are trusted to have what they had.

@@ -30,7 +30,8 @@ class HealthHandler(BaseHandler):
 
 def health_of(context: HubContext) -> dict[str, Any]:
     """What there is, in numbers that tell a stranger nothing."""
-    workers, proxies = len(context.workers_of_pool()), len(context.proxies)
+    workers = sum(lease.pool == context.settings.pool for lease in context.workers.values())
+    proxies = len(context.proxies)
     problems = []
     if not context.bus.is_connected:
         problems.append("the bus is away")

@@ -10,7 +10,7 @@ from enum import StrEnum
 from mlhub_shared.bus import Bus, Changes, Table
 from mlhub_shared.contracts.message import new_id
 from mlhub_shared.contracts.queries import DRAIN_NODE, DrainNode
-from mlhub_shared.contracts.services import WorkerLease
+from mlhub_shared.contracts.services import WorkerLease, by_node
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 
 AWAY_AFTER = timedelta(seconds=15)
@@ -44,7 +44,7 @@ class Nodes:
 
     def __init__(self, workers: Table[WorkerLease], *, away_after: timedelta = AWAY_AFTER) -> None:
         self._workers, self._away_after = workers, away_after.total_seconds()
-        self._present = {lease.node for lease in workers.values()}
+        self._present = self._seen()
         self._since = asyncio.get_running_loop().time()
         self._gone: dict[str, float] = {}
         self._listeners: set[Changes] = set()
@@ -74,23 +74,22 @@ class Nodes:
     async def run(self) -> None:
         """Follow until cancelled."""
         with self._workers.changes() as changes:
-            async for names in changes:
-                for name in names:
-                    self._note(name)
+            async for _ in changes:
+                self._look()
 
-    def _note(self, name: str) -> None:
-        is_there = self._workers.get(name) is not None
-        if is_there == (name in self._present):
-            return
-        if is_there:
-            self._present.add(name)
+    def _seen(self) -> set[str]:
+        return {lease.node for lease in self._workers.values()}
+
+    def _look(self) -> None:
+        before, self._present = self._present, self._seen()
+        for name in self._present - before:
             self._gone.pop(name, None)
-        else:
-            loop = asyncio.get_running_loop()
-            self._present.discard(name)
+            self._tell(name)
+        loop = asyncio.get_running_loop()
+        for name in before - self._present:
             self._gone[name] = loop.time()
             loop.call_later(self._away_after, self._tell, name)
-        self._tell(name)
+            self._tell(name)
 
     def _tell(self, name: str) -> None:
         for listener in self._listeners:
@@ -111,7 +110,7 @@ def all_nodes(leases: list[WorkerLease], records: list[WorkspaceRecord]) -> list
     for record in records:
         if record.node is not None and record.phase.takes_room:
             counts[record.node] = counts.get(record.node, 0) + 1
-    by_name = {lease.node: lease for lease in leases}
+    by_name = by_node(leases)
     return [
         Node(name, _state_of(by_name.get(name)), by_name.get(name), counts.get(name, 0))
         for name in sorted(by_name.keys() | counts.keys())

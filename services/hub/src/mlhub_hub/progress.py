@@ -10,6 +10,7 @@ from mlhub_hub.context import HubContext
 from mlhub_hub.nodes import unreachable
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.identity import WorkspaceId
+from mlhub_shared.contracts.services import by_node
 from mlhub_shared.contracts.workspace import FOR_ROOM, Phase, WorkspaceRecord, queue_positions
 from mlhub_shared.tasks import end_tasks
 
@@ -135,7 +136,7 @@ def _because(context: HubContext, record: WorkspaceRecord) -> str:
     # Of mere room, the number of places says more.
     if record.message not in ("", FOR_ROOM):
         return f". {record.message}"
-    workers = [lease for lease in context.workers.values() if lease.pool == record.pool]
+    workers = [lease for lease in by_node(context.workers.values()).values() if lease.pool == record.pool]
     if not workers:
         return ", no worker is running now"
     capacities = [lease.capacity for lease in workers if lease.capacity is not None]

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -179,7 +180,7 @@ class Driver:
         times = self._tools.times
         try:
             job = Job(record, await self._secrets(record))
-            await _within(times.prepare, self._backend.prepare(job, self._reporter(record)), "preparing")
+            await self._prepare(job)
             await self._report(record, lifecycle.LAUNCHING, "Starting")
             running = await _within(self._tools.patience(record), self._backend.start(job), "starting")
         except NotFound as error:
@@ -202,9 +203,23 @@ class Driver:
             return Failed(Reason.BACKEND, "The worker failed to start it; its log says why")
         return Started(running.endpoint, running.boot, running.image_id)
 
+    async def _prepare(self, job: Job) -> None:
+        last = ""
+
+        async def report(percent: int, message: str) -> None:
+            nonlocal last
+            last = message
+            span = lifecycle.LAUNCHING - lifecycle.CLAIMED
+            await self._report(job.record, lifecycle.CLAIMED + span * percent // 100, message)
+
+        try:
+            await _within(self._tools.times.prepare, self._backend.prepare(job, report), "preparing")
+        except _TookTooLong as error:
+            raise _TookTooLong(f"{error}; last: {last}" if last else str(error)) from None
+
     async def _probe(self, record: WorkspaceRecord) -> Observation:
         """Wait for its first answer, its death, or the end of patience, whatever comes first."""
-        watching = asyncio.ensure_future(self._watch(record))
+        watching = asyncio.ensure_future(self._death(record))
         answering = asyncio.ensure_future(self._answers(record))
         patience = self._tools.patience(record)
         try:
@@ -234,7 +249,28 @@ class Driver:
             delay = min(delay * 1.5, MOST_DELAY)
 
     async def _watch(self, record: WorkspaceRecord) -> Observation:
-        """Wait for its death, and end what it left behind before anybody hears of it, but not at any price."""
+        """Wait for its death, and say meanwhile what ails it."""
+        telling = asyncio.ensure_future(self._tell_troubles(record))
+        try:
+            return await self._death(record)
+        finally:
+            await end_tasks(telling)
+
+    async def _tell_troubles(self, record: WorkspaceRecord) -> None:
+        known, backoff = record.message, Backoff(first=0.2, most=10)
+        while True:
+            try:
+                known = await self._backend.trouble(self._name, known)
+                log.warning("workspace.trouble", workspace=self._name, trouble=known or "over")
+                await self._store.change(self._name, partial(_ailing, known, record))
+            except MLHubError as error:
+                log.warning("workspace.trouble_not_told", workspace=self._name, why=str(error))
+                await backoff.sleep()
+            else:
+                backoff.reset()
+
+    async def _death(self, record: WorkspaceRecord) -> Observation:
+        """Wait for it, and end what it left behind before anybody hears of it, but not at any price."""
         exited, is_left = await self._backend.wait(self._name), False
         try:
             await _within(_CLEARED_WITHIN, self._backend.stop(self._name, grace=timedelta(0)), "clearing away")
@@ -243,7 +279,7 @@ class Driver:
             is_left = True
         if exited.code is None and record.boot != self._backend.boot:
             return DiedWithHost()
-        return Exited(exited.code, exited.log_tail, exited.again, exited.reason, is_left)
+        return Exited(exited.code, exited.log_tail, exited.again, exited.reason, is_left, exited.message)
 
     async def _stop(self, record: WorkspaceRecord) -> Observation:
         times = self._tools.times
@@ -270,13 +306,6 @@ class Driver:
                 raise NotFound("Its token and secret variables are not there any more. Please start it again.")
             await asyncio.sleep(_SECRETS_RETRY)
 
-    def _reporter(self, record: WorkspaceRecord) -> Callable[[int, str], Awaitable[None]]:
-        async def report(percent: int, message: str) -> None:
-            span = lifecycle.LAUNCHING - lifecycle.CLAIMED
-            await self._report(record, lifecycle.CLAIMED + span * percent // 100, message)
-
-        return report
-
     async def _say_why(self, record: WorkspaceRecord, why: str) -> None:
         """Tell once what a start waits for that is tried again and again."""
         if why != self._said:
@@ -285,6 +314,11 @@ class Driver:
 
     async def _report(self, record: WorkspaceRecord, percent: int, message: str) -> None:
         await self._tools.teller.tell(self._name, progress_event(record, percent, message))
+
+
+def _ailing(trouble: str, of: WorkspaceRecord, record: WorkspaceRecord | None) -> WorkspaceRecord | None:
+    is_ailing = record is not None and lifecycle.same_work(record, of)
+    return lifecycle.saying(record, Phase.READY, trouble) if record is not None and is_ailing else record
 
 
 async def forget_secrets(bus: Bus, name: str, *, up_to: int) -> None:

@@ -1,9 +1,12 @@
 """Which GPU is whose, by the ids of one node. Pure.
 
-Nobody gets a GPU that somebody has, unless the profiles of both say that theirs may be shared.
+Nobody gets a GPU that somebody has, unless the profiles of both say that theirs may be shared. Where GPUs are counted
+the backend knows which are whose, and how many there are.
 """
 
 from collections.abc import Iterable, Mapping
+
+from mlhub_shared.contracts.workspace import COUNTED
 
 Holders = Mapping[str, bool]
 """The GPUs that somebody has, by id; True if all who have it share it."""
@@ -12,14 +15,19 @@ _ALL = "all"
 
 
 def ids(asked: str | None, there: tuple[str, ...]) -> tuple[str, ...]:
-    """What is asked for, as ids of a node with these GPUs: all of them, or the named ones, there or not."""
-    if asked is None:
+    """What is asked for, as ids of a node with these GPUs: all of them, or the named ones, there or not.
+
+    None of a mere number: those have no ids.
+    """
+    if asked is None or asked.startswith(COUNTED):
         return ()
     return there if asked == _ALL else tuple(dict.fromkeys(asked.split(",")))
 
 
-def is_there(asked: str | None, there: tuple[str, ...]) -> bool:
-    """Whether a node with these GPUs has what is asked for, free or not."""
+def is_there(asked: str | None, there: tuple[str, ...], *, are_counted: bool = False) -> bool:
+    """Whether a node with these GPUs, or one that counts its own, has what is asked for, free or not."""
+    if asked is not None and asked.startswith(COUNTED):
+        return are_counted
     wanted = ids(asked, there)
     return asked is None or (bool(wanted) and set(wanted) <= set(there))
 

@@ -95,6 +95,7 @@ class Exited:
     reason: Reason = Reason.EXITED
     is_left: bool = False
     """There is something of it still, which takes room until it is gone."""
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,9 @@ def claimed(
     return _moved(record, Phase.PREPARING, now, progress=CLAIMED, message="Preparing", **changes)
 
 
-def waiting(record: WorkspaceRecord, message: str) -> WorkspaceRecord:
-    """A queued workspace, and what it waits for; unchanged if it waits no more."""
-    return record.model_copy(update={"message": message}) if record.phase is Phase.QUEUED else record
+def saying(record: WorkspaceRecord, phase: Phase, message: str) -> WorkspaceRecord:
+    """What a queued workspace waits for, or ails one that is ready; unchanged if it is in that phase no more."""
+    return record.model_copy(update={"message": message}) if record.phase is phase else record
 
 
 def postponed(record: WorkspaceRecord) -> WorkspaceRecord:
@@ -355,15 +356,15 @@ def _again(record: WorkspaceRecord, now: datetime, message: str) -> WorkspaceRec
 
 
 def _exited(record: WorkspaceRecord, seen: Exited, now: datetime) -> WorkspaceRecord:
-    # Who ends before the first answer has not done what it was started for, whatever it says of itself.
+    # Who ends before the first answer has not done what it was started for.
     if seen.code == 0 and seen.reason is Reason.EXITED and record.phase is Phase.READY and not seen.is_left:
-        return _settled(record, Phase.STOPPED, now, reason=Reason.EXITED, message="It ended by itself")
-    has_starved = seen.reason is Reason.OUT_OF_MEMORY
-    message = sentences.out_of_memory(record.spec.mem_limit) if has_starved else sentences.ended(seen.code)
+        return _settled(record, Phase.STOPPED, now, reason=seen.reason, message=seen.message or "It ended by itself")
+    starved = seen.reason is Reason.OUT_OF_MEMORY
+    message = sentences.out_of_memory(record.spec.mem_limit) if starved else sentences.ended(seen.code)
     if seen.is_left:
-        ended = _ending(record, now, reason=seen.reason, message=message)
+        ended = _ending(record, now, reason=seen.reason, message=seen.message or message)
     else:
-        ended = _settled(record, Phase.FAILED, now, reason=seen.reason, message=message)
+        ended = _settled(record, Phase.FAILED, now, reason=seen.reason, message=seen.message or message)
     return ended.model_copy(update={"log_tail": seen.log_tail})
 
 

@@ -2,6 +2,7 @@
 
 Every worker gives everybody in line his turn and knows who is best placed to take him. The best claims at once; the
 others are ready one after the other, so that nobody waits for a worker that has died. Who writes first has it.
+Of the workers that share a node one serves the line; the others claim only what comes while there is no end to room.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from mlhub_spawner_worker.lifecycle import Place
 from mlhub_spawner_worker.nodes import Nodes
 from mlhub_spawner_worker.placement import Need, Node, Pool, Site, shares_gpus, waits_for
 from mlhub_spawner_worker.records import Decide
+from mlhub_spawner_worker.siblings import Siblings
 
 log = structlog.get_logger(__name__)
 
@@ -39,8 +41,9 @@ _BETWEEN_WORDS = 1.0
 class Line:
     """Claims for this worker's node what waits in line."""
 
-    def __init__(self, tools: Tools, nodes: Nodes, place: Place) -> None:
+    def __init__(self, tools: Tools, nodes: Nodes, siblings: Siblings, place: Place) -> None:
         self._tools, self._store, self._nodes, self._place = tools, tools.store, nodes, place
+        self._siblings = siblings
         self._policy: Policy = tools.policy
         self._room = asyncio.Lock()
         self._looks = asyncio.Event()
@@ -58,13 +61,7 @@ class Line:
 
     def alone(self, spec: WorkspaceSpec) -> "asyncio.Lock | contextlib.nullcontext[None]":
         """Where there is an end to room, one spawn at a time looks for it."""
-        own, policy = self._nodes.own, self._policy
-        limits = (
-            (own.capacity, own.cpu_capacity, own.mem_capacity, spec.gpus),
-            (policy.user_max_workspaces, policy.user_max_cpu, policy.user_max_mem, policy.user_max_gpus),
-        )
-        is_scarce = any(limit is not None for some in limits for limit in some)
-        return self._room if is_scarce else contextlib.nullcontext()
+        return self._room if self._is_scarce(spec) else contextlib.nullcontext()
 
     def joined(self, record: WorkspaceRecord) -> WorkspaceRecord:
         """A record on its way into the line: claimed if it is this node's turn at once, else told what it waits for."""
@@ -76,9 +73,10 @@ class Line:
             if (other.sequence, other.name) < (record.sequence, record.name):
                 pool.turn(Need.of(other, self._policy))
         need = Need.of(record, self._policy)
-        if pool.turn(need)[:1] == (self._place.node,) and not self._is_closed:
+        is_mine = self._siblings.leads or not self._is_scarce(record.spec)
+        if pool.turn(need)[:1] == (self._place.node,) and is_mine and not self._is_closed:
             return self._claimed(record)
-        return lifecycle.waiting(record, waits_for(need, sites))
+        return lifecycle.saying(record, Phase.QUEUED, waits_for(need, sites))
 
     async def serve(self) -> None:
         """Claim what waits in line whenever there is room."""
@@ -103,15 +101,37 @@ class Line:
             first, pause = self._next()
             if first is None:
                 return pause
-            record = await self._store.change(first.name, self._claim(first))
-        if record is None or record.node != self._place.node:
+            is_claimed = False
+
+            def claim(record: WorkspaceRecord | None) -> WorkspaceRecord | None:
+                nonlocal is_claimed
+                if record is None or record.generation != first.generation or not self._serves:
+                    return record
+                new = self._claimed(record)
+                is_claimed = new != record
+                return new
+
+            await self._store.change(first.name, claim)
+        if not is_claimed:
             # Another worker was quicker; this one's table learns of it in a moment.
             await asyncio.sleep(_TABLE_LAGS)
         return None
 
+    @property
+    def _serves(self) -> bool:
+        return self._siblings.leads and not self._is_closed
+
+    def _is_scarce(self, spec: WorkspaceSpec) -> bool:
+        own, policy = self._nodes.own, self._policy
+        limits = (
+            (own.capacity, own.cpu_capacity, own.mem_capacity, None if own.gpus_counted else spec.gpus),
+            (policy.user_max_workspaces, policy.user_max_cpu, policy.user_max_mem, policy.user_max_gpus),
+        )
+        return any(limit is not None for some in limits for limit in some)
+
     def _next(self) -> tuple[WorkspaceRecord | None, float]:
         """Who is to be claimed now, or for how long nobody is."""
-        if self._is_closed:
+        if not self._serves:
             return None, LOOK_AGAIN
         pool, now, pause = Pool(self._sites()), time.monotonic(), LOOK_AGAIN
         free_since, self._free_since = self._free_since, {}
@@ -128,14 +148,6 @@ class Line:
                     return record, 0
                 pause = min(pause, left)
         return None, pause
-
-    def _claim(self, first: WorkspaceRecord) -> Decide:
-        def decide(record: WorkspaceRecord | None) -> WorkspaceRecord | None:
-            if record is None or record.generation != first.generation or self._is_closed:
-                return record
-            return self._claimed(record)
-
-        return decide
 
     def _claimed(self, record: WorkspaceRecord) -> WorkspaceRecord:
         # A process leaves its files wherever it ran; of a container without a volume nothing is left.
@@ -182,6 +194,6 @@ def _saying(sentence: str, of: WorkspaceRecord) -> Decide:
     def decide(record: WorkspaceRecord | None) -> WorkspaceRecord | None:
         if record is None or record.generation != of.generation:
             return record
-        return lifecycle.waiting(record, sentence)
+        return lifecycle.saying(record, Phase.QUEUED, sentence)
 
     return decide

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from mlhub_shared.bus import Bucket, Table
+from mlhub_shared.bus import Table
 from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.errors import Permanent
 from mlhub_spawner_worker.lifecycle import Place
@@ -26,31 +26,37 @@ def identity_of(data_dir: Path) -> str:
     return known
 
 
-async def take_name(leases: Bucket[WorkerLease], node: str, identity: str) -> None:
+async def take_name(leases: Table[WorkerLease], node: str, identity: str) -> None:
     """Permanent if another node of this name lives: each would take the other's workspaces for its own dead ones.
 
     One that lives renews its lease before long; that of one that is gone is waited out.
     """
-    seen = None
-    while (lease := await leases.get(node)) is not None and not _is_of(lease.value, identity):
-        if seen not in (None, lease.revision):
+    await leases.synced()
+    seen: dict[str, int] = {}
+    while found := _of_others(leases, node, identity):
+        if any(seen.get(key, revision) != revision for key, revision in found.items()):
             raise Permanent(
                 f"another worker, with data of its own, is the node {node}: give each a name of its own by "
                 "MLHUB_SPAWNER_WORKER_NODE"
             )
-        seen = lease.revision
+        seen |= found
         await asyncio.sleep(_LOOK)
 
 
-def _is_of(lease: WorkerLease, identity: str) -> bool:
-    return lease.identity in ("", identity)
+def _of_others(leases: Table[WorkerLease], node: str, identity: str) -> dict[str, int]:
+    """The leases of another node of this name, and how new each is."""
+    entries = ((key, entry) for key, entry in leases.items() if entry.value.node == node)
+    return {key: entry.revision for key, entry in entries if entry.value.identity not in ("", identity)}
 
 
 class Nodes:
     """Who is up, and who has been."""
 
-    def __init__(self, leases: Table[WorkerLease], place: Place, own: Callable[[], Node]) -> None:
-        self._leases, self._place, self._own = leases, place, own
+    def __init__(
+        self, leases: Table[WorkerLease], place: Place, own: Callable[[], Node], leads: Callable[[], bool]
+    ) -> None:
+        """`leads`: whether this worker is the one of its node that speaks."""
+        self._leases, self._place, self._own, self._leads = leases, place, own, leads
         self._seen: dict[str, Node] = {}
         self._remembered: set[str] = set()
 
@@ -80,7 +86,7 @@ class Nodes:
     def is_spokesman(self, node: str | None) -> bool:
         """Whether it is for this worker to speak of what waits for that node (None: for any)."""
         up = self.up()
-        return self._place.node == (node if node in up else min(up))
+        return self._leads() and self._place.node == (node if node in up else min(up))
 
     async def follow(self, look: Callable[[], None]) -> None:
         """Call `look` whenever a lease comes, goes or tells something new, until cancelled."""

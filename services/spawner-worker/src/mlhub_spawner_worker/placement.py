@@ -33,6 +33,8 @@ class Node:
     mem_capacity: int | None = None
     """Bytes, likewise."""
     gpus: tuple[str, ...] = ()
+    gpus_counted: bool = False
+    """It has GPUs by their number, however many."""
     labels: Mapping[str, str] = field(default_factory=dict)
     draining: bool = False
 
@@ -47,6 +49,7 @@ class Node:
             cpu_capacity=lease.cpu_capacity,
             mem_capacity=lease.mem_capacity,
             gpus=lease.gpus,
+            gpus_counted=lease.gpus_counted,
             labels=lease.labels,
             draining=lease.draining,
         )
@@ -127,7 +130,7 @@ def could_take(node: Node, need: Need) -> bool:
         not node.draining
         and need.node in (None, node.name)
         and need.labels.items() <= node.labels.items()
-        and gpus.is_there(need.gpus, node.gpus)
+        and _has_gpus(node, need)
         and _is_large_enough(node, need.load)
     )
 
@@ -167,7 +170,7 @@ def check_possible(need: Need, nodes: Iterable[Node]) -> None:
             words = _labels_in_words(need.labels)
             raise OptionsError("profile", f"its data is on node {need.node}, which has no {words}")
         return
-    with_gpus = [node for node in labelled if gpus.is_there(need.gpus, node.gpus)]
+    with_gpus = [node for node in labelled if _has_gpus(node, need)]
     if not with_gpus:
         raise OptionsError("gpus", _no_such_gpus(need, labelled))
     if not any(_is_large_enough(node, need.load) for node in with_gpus):
@@ -243,6 +246,10 @@ def _is_large_enough(node: Node, load: Load) -> bool:
     return _lack(node, load) <= 0
 
 
+def _has_gpus(node: Node, need: Need) -> bool:
+    return gpus.is_there(need.gpus, node.gpus, are_counted=node.gpus_counted)
+
+
 def _missing_gpus(need: Need, node: Node, held: gpus.Holders) -> tuple[str, ...]:
     return gpus.missing(gpus.ids(need.gpus, node.gpus), held, is_shared=need.shares_gpus)
 
@@ -255,9 +262,11 @@ def _labels_in_words(labels: Mapping[str, str]) -> str:
 def _no_such_gpus(need: Need, nodes: list[Node]) -> str:
     there = sorted({gpu for node in nodes for gpu in node.gpus})
     where = "here" if need.node is None else f"on node {need.node}, where its data is"
-    if not there:
+    if not there and not any(node.gpus_counted for node in nodes):
         return f"there are no GPUs {where}"
-    return f"there is no node with {gpus.in_words(gpus.ids(need.gpus, ()))} {where}; there are {', '.join(there)}"
+    if not there or not (wanted := gpus.ids(need.gpus, ())):
+        return f"GPUs {where} are asked for by their {'ids' if there else 'number'}"
+    return f"there is no node with {gpus.in_words(wanted)} {where}; there are {', '.join(there)}"
 
 
 def _too_large(load: Load, nodes: list[Node]) -> OptionsError:

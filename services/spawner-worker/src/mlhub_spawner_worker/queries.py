@@ -5,6 +5,7 @@ from collections.abc import Callable
 from mlhub_shared.bus import Table
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.queries import (
+    AttachAddress,
     DescribeWorkspace,
     DrainNode,
     ExtendWorkspace,
@@ -36,15 +37,18 @@ class Queries:
         drain: Drain,
         ports: WorkspacePorts,
         lease: Callable[[], WorkerLease],
+        *,
+        key: str,
     ) -> None:
+        """`lease` tells at once what has become of this worker's, whose entry has that `key`."""
         self._tools, self._workers, self._drain, self._ports, self._lease = tools, workers, drain, ports, lease
+        self._key = key
 
     async def resolve(self, query: ResolveTarget) -> Target:
         """Where SSH into a workspace goes; any worker knows."""
         record = self._tools.store.known(query.workspace.name)
-        lease = self._workers.value(record.node) if record is not None and record.node is not None else None
-        is_open = record is not None and record.phase is Phase.READY and lease is not None
-        return Target(record=record, attach=lease.attach if is_open and lease else None)
+        is_open = record is not None and record.phase is Phase.READY
+        return Target(record=record, attach=self._attach(record.node) if is_open and record else None)
 
     async def describe(self, query: DescribeWorkspace) -> WorkspaceDescription:
         """What the backend sees of a workspace of this node."""
@@ -117,6 +121,13 @@ class Queries:
             )
             await self._tools.teller.tell(record.name, event)
         return record
+
+    def _attach(self, node: str | None) -> AttachAddress | None:
+        """Of a worker that lives there; of several, this one knows best that it does."""
+        leases = [lease for lease in self._workers.values() if lease.node == node]
+        own = next((lease for lease in leases if lease.key == self._key), None)
+        lease = own or next(iter(leases), None)
+        return lease.attach if lease else None
 
     def _check(self, query: ExtendWorkspace) -> None:
         now, most = self._tools.clock(), self._tools.policy.max_days_to_live

@@ -1,8 +1,9 @@
 """What really runs against what the records say, at every start and whenever the bus was away.
 
 Before anything is stopped or brought back its record is asked for by name: what merely could not be seen is never
-taken for gone. What a driver finds
-out by itself (a process that died meanwhile, with or without its host) is left to the drivers.
+taken for gone. What a driver finds out by itself (a process that died meanwhile, with or without its host) is left to
+the drivers. Of the workers that share a node each looks after its own names, also when these become more; the one that
+leads brings back for all what the bus has lost.
 """
 
 import asyncio
@@ -15,11 +16,13 @@ from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.contracts.events import Event, EventKind
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from mlhub_shared.errors import MLHubError
+from mlhub_shared.tasks import first_of
 from mlhub_spawner_worker import lifecycle, metrics
 from mlhub_spawner_worker.backends.base import Found
 from mlhub_spawner_worker.driver import Tools
 from mlhub_spawner_worker.lifecycle import Started
 from mlhub_spawner_worker.records import Decide
+from mlhub_spawner_worker.siblings import Siblings
 from mlhub_spawner_worker.telling import SELF
 from mlhub_spawner_worker.workspaces import Workspaces
 
@@ -32,20 +35,26 @@ _RECENT = timedelta(hours=1)
 class Reconciler:
     """Brings backend and records together."""
 
-    def __init__(self, tools: Tools, table: Table[WorkspaceRecord], workspaces: Workspaces) -> None:
-        self._tools, self._table, self._workspaces = tools, table, workspaces
+    def __init__(self, tools: Tools, table: Table[WorkspaceRecord], workspaces: Workspaces, siblings: Siblings) -> None:
+        self._tools, self._table, self._workspaces, self._siblings = tools, table, workspaces, siblings
+        self._shared_anew = asyncio.Event()
         self.done = asyncio.Event()
         """Set when it has been done once since the start."""
 
+    def look(self) -> None:
+        """Do it again: names have become this worker's, or another's."""
+        self._shared_anew.set()
+
     async def run(self) -> None:
-        """Reconcile at the start, then each time the bus is back."""
+        """Reconcile at the start, then each time the bus is back, and when names have come or gone."""
         with self._tools.bus.connection.on_reconnect() as reconnected:
             while True:
-                await self._table.synced()
+                await asyncio.gather(self._table.synced(), self._siblings.counted())
                 reconnected.clear()
+                self._shared_anew.clear()
                 await self._until_done()
                 self.done.set()
-                await reconnected.wait()
+                await first_of(reconnected, self._shared_anew)
 
     async def _until_done(self) -> None:
         backoff = Backoff(first=0.2, most=10)
@@ -62,22 +71,33 @@ class Reconciler:
         """Stop what should not run, bring back records that were lost, let the drivers go on with the rest."""
         is_first = not self.done.is_set()
         self._tools.store.start_over()
+        if not is_first and self._siblings.is_shared:
+            # What another worker had in hand waits for no inventory.
+            await self._take_up_all(is_first=is_first)
         lost = []
         for found in await self._tools.backend.inventory():
-            if found.record.workspace.hub != self._tools.bus.subjects.hub:
-                continue
             name = found.record.name
+            if found.record.workspace.hub != self._tools.bus.subjects.hub or not self._looks_after(name):
+                continue
             # After an outage the table still shows what it knew before.
             record = (self._tools.store.known(name) if is_first else None) or await self._tools.store.get(name)
             if record is not None and found.record.node == record.node != self._tools.node:
                 record = await self._take_over(record)
             if record is None and _may_come_back(found):
                 lost.append(found)
-            elif record is not None and found.running is not None:
+            elif record is not None and found.running is not None and self._siblings.owns(name):
                 await self._look_at(record, is_first=is_first)
         await self._restore(lost)
-        for record in self._tools.store.all():
-            if record.node == self._tools.node:
+        await self._take_up_all(is_first=is_first)
+
+    def _looks_after(self, name: str) -> bool:
+        return self._siblings.leads or self._siblings.owns(name)
+
+    async def _take_up_all(self, *, is_first: bool) -> None:
+        own = [record for record in self._tools.store.all() if record.node == self._tools.node]
+        # What is on its way waits for none of the many that merely run.
+        for record in sorted(own, key=lambda record: record.phase in {Phase.READY, Phase.STOPPED, Phase.FAILED}):
+            if self._siblings.owns(record.name):
                 await self._take_up(record, is_first=is_first)
 
     async def _look_at(self, record: WorkspaceRecord, *, is_first: bool) -> None:
@@ -88,7 +108,7 @@ class Reconciler:
             log.warning("reconcile.stopped", workspace=record.name, phase=record.phase, node=record.node)
             metrics.RECONCILED.labels(action="stopped").inc()
             await self._tools.backend.stop(record.name, grace=self._tools.times.grace)
-        elif is_first and record.phase in {Phase.STARTING, Phase.READY}:
+        elif is_first and self._siblings.is_alone and record.phase in {Phase.STARTING, Phase.READY}:
             log.info("reconcile.adopted", workspace=record.name)
             metrics.RECONCILED.labels(action="adopted").inc()
             event = Event(
@@ -115,7 +135,7 @@ class Reconciler:
         return record.node != self._tools.node or not record.phase.takes_room
 
     async def _restore(self, lost: list[Found]) -> None:
-        if not lost:
+        if not lost or not self._siblings.leads:
             return
         log.error("reconcile.store_lost", workspaces=len(lost), node=self._tools.node)
         now = self._tools.clock()
@@ -137,7 +157,8 @@ class Reconciler:
     async def _take_up(self, record: WorkspaceRecord, *, is_first: bool) -> None:
         # Told before it moves on: a predecessor may have been cut off between the record and its event.
         age = self._tools.clock() - record.phase_since
-        if is_first and (record.phase.takes_room or age < _RECENT):
+        is_new = is_first or (self._siblings.is_shared and not self._workspaces.is_driven(record.name))
+        if is_new and (record.phase.takes_room or age < _RECENT):
             await self._tools.store.ensure_told(record)
         self._workspaces.wake(record.name)
 

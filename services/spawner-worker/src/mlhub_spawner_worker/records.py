@@ -27,7 +27,7 @@ class RecordStore:
         self._watchers: list[Callable[[str], None]] = []
 
     def on_change(self, watcher: Callable[[str], None]) -> None:
-        """Have `watcher` called with the name of each record that this store changes, before its event is told."""
+        """Have `watcher` called with the name of each record that changes; an own change is not told yet then."""
         self._watchers.append(watcher)
 
     async def get(self, name: str) -> WorkspaceRecord | None:
@@ -71,6 +71,8 @@ class RecordStore:
     def note(self, name: str) -> None:
         """Learn that a record has changed; whoever follows the table says so for what others write."""
         self._ledger.note(name, self.known(name))
+        for watcher in self._watchers:
+            watcher(name)
 
     def start_over(self) -> None:
         """Trust the table alone: the bus has been away, and may have lost what it knew."""
@@ -100,8 +102,6 @@ class RecordStore:
                 continue
             break
         self.note(name)
-        for watcher in self._watchers:
-            watcher(name)
         if new is not None and _is_news(old, new):
             await self._teller.tell(name, phase_event(new))
         return new

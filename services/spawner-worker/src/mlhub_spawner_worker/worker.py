@@ -13,7 +13,7 @@ from mlhub_shared.runtime.service import Runtime
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker.backends.base import Backend
 from mlhub_spawner_worker.capacity import MICRO, Load
-from mlhub_spawner_worker.drain import Drain
+from mlhub_spawner_worker.drain import Drain, LocalDrain, SharedDrain
 from mlhub_spawner_worker.driver import Times, Tools
 from mlhub_spawner_worker.handlers import answer_queries, consume_commands
 from mlhub_spawner_worker.lifecycle import Place
@@ -25,6 +25,7 @@ from mlhub_spawner_worker.queries import Queries
 from mlhub_spawner_worker.reconcile import Reconciler
 from mlhub_spawner_worker.records import RecordStore
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
+from mlhub_spawner_worker.siblings import Siblings
 from mlhub_spawner_worker.standing_in import StandIn
 from mlhub_spawner_worker.telling import Teller
 from mlhub_spawner_worker.workspaces import Workspaces
@@ -50,13 +51,22 @@ class Worker:
         bus = runtime.bus
         self._place = Place(settings.pool, settings.node)
         self._table = bus.start_table(bus.workspaces)
-        policy = settings.policy(images_allowed=backend.images_allowed, gpus_allowed=backend.gpus_allowed)
+        policy = settings.policy(
+            images_allowed=backend.images_allowed,
+            gpus_allowed=backend.gpus_allowed,
+            gpus_counted=backend.gpus_counted,
+        )
         self._teller = Teller(bus)
-        self._drain = Drain(settings.data_dir)
-        self._identity = identity_of(settings.data_dir)
+        self._identity = backend.cluster or identity_of(settings.data_dir)
+        self._replica = settings.replica if backend.cluster is not None else ""
+        self._shared_drain = SharedDrain(bus.start_table(bus.nodes), settings.node) if self._replica else None
+        self._drain: Drain = self._shared_drain or LocalDrain(settings.data_dir)
         self._labels = settings.node_labels()
         self._leases = bus.start_table(bus.workers)
-        self._nodes = Nodes(self._leases, self._place, self._node)
+        self._started_at = runtime.clock()
+        self._told_load = Load()
+        self._siblings = Siblings(self._leases, settings.node, self._replica, lambda: self._lease.is_held)
+        self._nodes = Nodes(self._leases, self._place, self._node, lambda: self._siblings.leads)
         self._tools = Tools(
             bus=bus,
             store=RecordStore(bus, self._table, self._teller),
@@ -68,19 +78,18 @@ class Worker:
             times=_times(settings),
             policy=policy,
         )
-        self.workspaces = Workspaces(self._tools, self._table, self._nodes, place=self._place)
+        self.workspaces = Workspaces(self._tools, self._table, self._nodes, self._siblings, place=self._place)
         self._stand_in = StandIn(self._tools, self._nodes, self.workspaces, self._place)
-        self.reconciler = Reconciler(self._tools, self._table, self.workspaces)
-        self._queries = Queries(self._tools, self._leases, self._drain, ports, self._drained)
-        self._started_at = runtime.clock()
-        self._told_load = Load()
-        self._lease = Lease(bus.workers, settings.node, self._lease_value)
+        self.reconciler = Reconciler(self._tools, self._table, self.workspaces, self._siblings)
+        key = self._lease_value().key
+        self._lease = Lease(bus.workers, key, self._lease_value)
+        self._queries = Queries(self._tools, self._leases, self._drain, ports, self._drained, key=key)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin; commands and queries are taken once the records are known and reconciled."""
         runtime = self._runtime
-        await take_name(runtime.bus.workers, self._settings.node, self._identity)
+        await take_name(self._leases, self._settings.node, self._identity)
         runtime.health.require("records", lambda: None if self._table.is_live else "the records are not followed")
         runtime.health.require("reconciled", lambda: None if self.reconciler.done.is_set() else "not yet")
         runtime.keep_running("reconcile", self.reconciler.run)
@@ -89,7 +98,13 @@ class Worker:
         runtime.keep_running("nodes", self._when_reconciled(partial(self._nodes.follow, self.workspaces.line.look)))
         runtime.keep_running("records", self._when_reconciled(self.workspaces.follow_records))
         runtime.keep_running("telling", self._teller.run)
-        runtime.keep_running("lease", self._when_reconciled(self._lease.run))
+        if self._shared_drain is not None:
+            # The others let go of what becomes this worker's before it begins.
+            runtime.keep_running("lease", self._lease.run)
+            runtime.keep_running("siblings", partial(self._siblings.follow, self._share_anew))
+            runtime.keep_running("drain", partial(self._shared_drain.follow, self._drained))
+        else:
+            runtime.keep_running("lease", self._when_reconciled(self._lease.run))
         self._tasks.append(asyncio.ensure_future(self._open_doors()))
         self._tools.store.on_change(self._tell_of_load)
 
@@ -111,6 +126,11 @@ class Worker:
     @property
     def _load(self) -> Load:
         return self._tools.store.load(self._settings.node)
+
+    async def _share_anew(self) -> None:
+        await self.workspaces.let_go()
+        self.workspaces.line.look()
+        self.reconciler.look()
 
     def _drained(self) -> WorkerLease:
         self._lease.poke()
@@ -137,6 +157,7 @@ class Worker:
             cpu_capacity=settings.cpu_capacity,
             mem_capacity=settings.mem_capacity,
             gpus=backend.gpus,
+            gpus_counted=backend.gpus_counted and backend.gpus_allowed,
             labels=self._labels,
             draining=self._drain.is_on,
         )
@@ -148,6 +169,7 @@ class Worker:
         return WorkerLease(
             node=node.name,
             identity=self._identity,
+            replica=self._replica,
             pool=self._settings.pool,
             backend=self._backend.name,
             capacity=node.capacity,
@@ -160,6 +182,7 @@ class Worker:
             mem_granted=load.mem,
             gpus=node.gpus,
             gpus_free=tuple(gpu for gpu in node.gpus if gpu not in taken),
+            gpus_counted=node.gpus_counted,
             labels=dict(node.labels),
             draining=node.draining,
             attach=self._attach,

@@ -20,6 +20,7 @@ from mlhub_spawner_worker.line import Line
 from mlhub_spawner_worker.nodes import Nodes
 from mlhub_spawner_worker.placement import Need, check_possible
 from mlhub_spawner_worker.records import RecordStore
+from mlhub_spawner_worker.siblings import Siblings
 from mlhub_spawner_worker.telling import SELF
 
 log = structlog.get_logger(__name__)
@@ -31,11 +32,14 @@ _PATIENCE = timedelta(seconds=5)
 class Workspaces:
     """Decides; the drivers act. Nothing is kept here that the records do not tell."""
 
-    def __init__(self, tools: Tools, table: Table[WorkspaceRecord], nodes: Nodes, *, place: Place) -> None:
+    def __init__(
+        self, tools: Tools, table: Table[WorkspaceRecord], nodes: Nodes, siblings: Siblings, *, place: Place
+    ) -> None:
         self._tools, self._table, self._nodes, self._place = tools, table, nodes, place
+        self._siblings = siblings
         self._bus: Bus = tools.bus
         self._store: RecordStore = tools.store
-        self.line = Line(tools, nodes, place)
+        self.line = Line(tools, nodes, siblings, place)
         self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
         self._is_ending = False
         self._store.on_change(self._on_change)
@@ -108,7 +112,6 @@ class Workspaces:
             async for names in changes:
                 for name in names:
                     self._store.note(name)
-                    self._on_change(name)
 
     async def aclose(self) -> None:
         """Stop acting; what runs goes on, and its records say what is to be done about it."""
@@ -116,9 +119,20 @@ class Workspaces:
         if not await end_tasks(*(task for _, task in self._drivers.values()), within=_PATIENCE):
             log.warning("worker.drivers_left")
 
+    async def let_go(self) -> None:
+        """Stop acting for what is for another worker to go on with now, whatever was begun."""
+        lost = {name: task for name, (_, task) in self._drivers.items() if not self._siblings.owns(name)}
+        await end_tasks(*lost.values(), within=_PATIENCE)
+        for name in lost:
+            self.wake(name)  # It may have come back meanwhile.
+
+    def is_driven(self, name: str) -> bool:
+        """Somebody acts for it here."""
+        return name in self._drivers
+
     def wake(self, name: str) -> None:
-        """Have a driver look at a record."""
-        if self._is_ending:
+        """Have a driver look at a record, if it is for this worker to act for it."""
+        if self._is_ending or not self._siblings.owns(name):
             return
         if name in self._drivers:
             self._drivers[name][0].poke()
@@ -161,7 +175,7 @@ class Workspaces:
         nodes, policy = self._nodes.seen(), self._tools.policy
         others = [other.spec for other in self._store.wanted_up(record.workspace.user) if other.name != record.name]
         # Another node may have what this one lacks.
-        gpus_allowed = policy.gpus_allowed or any(node.gpus for node in nodes)
+        gpus_allowed = policy.gpus_allowed or any(node.gpus or node.gpus_counted for node in nodes)
         try:
             check_spec(command.spec, policy.model_copy(update={"gpus_allowed": gpus_allowed}))
             check_totals(command.spec, others, policy)

@@ -7,7 +7,7 @@ import structlog
 from mlhub_shared.bus import Bus, Table
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.queries import RESOLVE_TARGET, AttachAddress, ResolveTarget, Target
-from mlhub_shared.contracts.services import WorkerLease
+from mlhub_shared.contracts.services import WorkerLease, by_node
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from mlhub_shared.errors import Temporary
 
@@ -43,5 +43,5 @@ class Resolver:
         record = self._records.value(workspace.name)
         if record is None or record.node is None or record.phase is not Phase.READY:
             return None
-        lease = self._leases.value(record.node)
+        lease = by_node(self._leases.values()).get(record.node)
         return lease.attach if lease else None

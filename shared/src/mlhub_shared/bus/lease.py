@@ -1,6 +1,7 @@
 """A key that says "I live" and goes by itself when its owner does."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Generic
@@ -9,11 +10,15 @@ import structlog
 
 from mlhub_shared.bus.bucket import Bucket, M
 from mlhub_shared.errors import MLHubError
+from mlhub_shared.tasks import first_of
 
 log = structlog.get_logger(__name__)
 
 TTL = timedelta(seconds=15)
 """How long a lease outlives its owner's last word."""
+
+CERTAIN = TTL * 4 / 5
+"""How long its owner may rely on it; the rest is for what it has under way."""
 
 
 class Lease(Generic[M]):
@@ -22,6 +27,12 @@ class Lease(Generic[M]):
     def __init__(self, bucket: Bucket[M], key: str, value: Callable[[], M]) -> None:
         self._bucket, self._key, self._value = bucket, key, value
         self._poked = asyncio.Event()
+        self._written_at: float | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Nobody can have seen it end, whatever has become of the bus."""
+        return self._written_at is not None and time.monotonic() - self._written_at < CERTAIN.total_seconds()
 
     def poke(self) -> None:
         """Write soon: the value has changed."""
@@ -35,14 +46,17 @@ class Lease(Generic[M]):
                     self._poked.clear()
                     reconnected.clear()
                     await self._renew()
-                    await _first_of(self._poked, reconnected, within=TTL / 3)
+                    await first_of(self._poked, reconnected, within=TTL / 3)
         finally:
+            self._written_at = None
             if self._bucket.connection.is_connected:
                 await asyncio.shield(self._give_up())
 
     async def _renew(self) -> None:
+        began = time.monotonic()
         try:
             await self._bucket.put(self._key, self._value(), ttl=TTL)
+            self._written_at = began
         except MLHubError as error:
             log.warning("lease.not_renewed", key=self._key, error=str(error))
 
@@ -51,12 +65,3 @@ class Lease(Generic[M]):
             await asyncio.wait_for(self._bucket.delete(self._key), 2)
         except (TimeoutError, MLHubError) as error:
             log.warning("lease.not_given_up", key=self._key, error=str(error))
-
-
-async def _first_of(*events: asyncio.Event, within: timedelta) -> None:
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, timeout=within.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()

@@ -13,6 +13,7 @@ from mlhub_hub.pages.stream import StreamHandler
 from mlhub_hub.pages.view import Tone
 from mlhub_hub.pages.words import size
 from mlhub_hub.requester import requester_of
+from mlhub_shared.contracts.services import WorkerLease, by_node
 from mlhub_shared.errors import MLHubError
 
 _WORDS = {
@@ -111,7 +112,7 @@ class NodesPage(_Nodes):
         name, action = self.form_value("node"), self.form_value("action")
         if action not in {"drain", "resume"}:
             raise web.HTTPError(400, "Drain or resume.")
-        if self.context.workers.value(name) is None:
+        if self._lease(name) is None:
             raise web.HTTPError(404, "There is no such machine, or it does not answer.")
         try:
             lease = await drain(self.context.bus, name, draining=action == "drain", requester=requester_of(self))
@@ -120,10 +121,13 @@ class NodesPage(_Nodes):
         await self._until_told(name, draining=lease.draining)
         self.redirect(self.page_url("nodes"))
 
+    def _lease(self, name: str) -> WorkerLease | None:
+        return by_node(self.context.workers.values()).get(name)
+
     async def _until_told(self, name: str, *, draining: bool) -> None:
         """Wait, for a moment, until the list can show it."""
         for _ in range(20):
-            lease = self.context.workers.value(name)
+            lease = self._lease(name)
             if lease is None or lease.draining == draining:
                 return
             await asyncio.sleep(0.05)

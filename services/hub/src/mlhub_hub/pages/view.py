@@ -136,7 +136,7 @@ def status_of(
         place = f"Queued, {ordinal(position)}" if position else "Queued"
         return Status(place, Tone.WAITING, record.message or "Waiting for room on a machine.")
     if record.phase is Phase.READY:
-        return Status("Ready", Tone.OK)
+        return Status("Ready", Tone.OK, record.message)
     progress = record.progress if record.phase is not Phase.STOPPING else None
     word = _STEPS[record.phase] + (f" {progress} %" if progress else "")
     return Status(word, Tone.BUSY, record.message, progress)

@@ -150,7 +150,10 @@ class Backend(Protocol):
         """Have what can be had before the start: an image that must be fetched, directories."""
 
     async def start(self, job: Job) -> Running:
-        """Start it, at most once: what runs under the same generation is returned, under another one is ended first."""
+        """Start it, at most once: what runs under the same generation is returned, under another one is ended first.
+
+        Where workers share a `cluster` one may be late: what runs under a newer generation stays, and it is a Temporary.
+        """
 
     async def wait(self, name: str) -> Exit:
         """Return when it runs no more; at once if it does not run."""
