@@ -4,6 +4,6 @@ Engine-neutral: what an engine has to give for it is in `place`.
 """
 
 from mlhub_spawner_worker.backends.inside.entry import InsideEntry
-from mlhub_spawner_worker.backends.inside.place import Exec, Lost, Place, Said
+from mlhub_spawner_worker.backends.inside.place import Exec, Lost, Place, Said, Streams
 
-__all__ = ["Exec", "InsideEntry", "Lost", "Place", "Said"]
+__all__ = ["Exec", "InsideEntry", "Lost", "Place", "Said", "Streams"]

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from signal import Signals
 from typing import Any
 
-from mlhub_shared.errors import MLHubError
+from mlhub_shared.errors import MLHubError, Temporary
 from mlhub_spawner_worker.backends.inside import script
 from mlhub_spawner_worker.backends.inside.agent import AgentForward
 from mlhub_spawner_worker.backends.inside.link import ExecLink
@@ -15,6 +15,10 @@ from mlhub_spawner_worker.entry import Client, Size
 
 _LOST = 255
 """What ssh itself ends with when a connection is lost."""
+_TRIES = (0, 1, 2, 4, 8, 16, 30)
+"""Seconds between attempts to hang up on a program whose streams are lost."""
+_FAREWELL = 2.0
+"""Seconds of these that its client waits for."""
 _PIPE_PATIENCE = 0.5
 """Seconds for a program to notice a broken pipe before it is hung up."""
 
@@ -59,9 +63,9 @@ class InsideChild(ExecLink):
         await self.ended()
         status = None if self._is_closing else await self._exec.ending()
         if status is None and not self._is_closing:
-            # Its streams are lost with the engine, so it is of no use to anybody any more.
             self._client.write(b"the connection to the workspace is lost\r\n", is_error=True)
-            self._control(self._do(script.kill(Signals.SIGHUP, self.group)))
+            hanging_up = asyncio.ensure_future(self._hang_up_lost())
+            await asyncio.wait([hanging_up], timeout=_FAREWELL)
         while self._controls:
             await asyncio.wait(self._controls)
         if self.agent is not None:
@@ -101,6 +105,19 @@ class InsideChild(ExecLink):
         with contextlib.suppress(MLHubError):
             if await self._exec.status() is None:
                 await self._place.do(command)
+
+    async def _hang_up_lost(self) -> None:
+        # Without its streams it is of no use to anybody. What has lost them may be away itself for a while.
+        for delay in _TRIES:
+            await asyncio.sleep(delay)
+            try:
+                if await self._exec.status() is None:
+                    await self._place.do(script.kill(Signals.SIGHUP, self.group))
+            except Temporary:
+                continue
+            except MLHubError:
+                pass  # gone
+            return
 
     async def _hang_up(self) -> None:
         await self._do(script.kill(Signals.SIGHUP, self.group))

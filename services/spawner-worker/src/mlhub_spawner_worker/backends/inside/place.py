@@ -15,29 +15,36 @@ class Said(NamedTuple):
     is_error: bool = False
 
 
-class Exec(Protocol):
-    """A program that an engine has started inside a workspace, leader of a session and a group of its own."""
+class Streams(Protocol):
+    """What an engine carries out of a workspace and into it."""
 
     async def read(self) -> Said | None:
-        """What it says next, taken from the engine no sooner than here; None: no more. Lost if nobody can know."""
+        """What comes next, taken from the engine no sooner than here; None: no more. Lost if nobody can know."""
 
     async def write(self, data: bytes) -> None:
-        """Give it input, and return once the engine is ready for more; Lost if nobody takes it."""
+        """Pass on input, and return once the engine is ready for more; Lost if nobody takes it."""
 
     async def end_input(self) -> None:
-        """Give it no more; what it says still comes. Lost if nobody takes it."""
+        """Pass on no more; what is said still comes. Lost if nobody takes it."""
+
+    async def close(self) -> None:
+        """Let go of them. May be called again."""
+
+
+class Exec(Streams, Protocol):
+    """A program that an engine has started inside a workspace, leader of a session and a group of its own.
+
+    It may go on when its streams are closed. What goes wrong with the calls of this class is a MLHubError.
+    """
 
     async def resize(self, columns: int, rows: int) -> None:
-        """Tell its terminal a new size. What goes wrong is a MLHubError."""
+        """Tell its terminal a new size."""
 
     async def status(self) -> int | None:
-        """How it has ended, a signal as 128 and its number; None while it runs. What goes wrong is a MLHubError."""
+        """How it has ended, a signal as 128 and its number; None while it runs, as far as is known."""
 
     async def ending(self) -> int | None:
         """The same of one whose streams have ended, a short while awaited; None: they were lost, nobody knows."""
-
-    async def close(self) -> None:
-        """Let go of its streams; it may go on without them. May be called again."""
 
 
 class Place(Protocol):

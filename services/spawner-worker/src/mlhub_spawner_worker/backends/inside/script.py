@@ -61,9 +61,11 @@ exit 127
 """,
 }
 
-_HELPER = """
+NEEDS_PYTHON = "this needs python3 in the workspace's image, which has none"
+
+_HELPER = f"""
 command -v python3 >/dev/null && exec python3 -I -S -c "$@"
-echo "this needs python3 in the workspace's image, which has none" >&2
+echo "{NEEDS_PYTHON}" >&2
 exit 127
 """
 
