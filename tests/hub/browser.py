@@ -8,7 +8,12 @@ from tests.support.hub_process import ADMIN_PASSWORD
 
 def browser_of(stage: Stage) -> httpx.AsyncClient:
     """A client that logs in when it is entered."""
-    return _LoggedIn(base_url=stage.hub.url.replace("127.0.0.1", "localhost"))
+    return browser_at(stage.hub.url)
+
+
+def browser_at(url: str) -> httpx.AsyncClient:
+    """The same, of any hub."""
+    return _LoggedIn(base_url=url.replace("127.0.0.1", "localhost"))
 
 
 class _LoggedIn(httpx.AsyncClient):

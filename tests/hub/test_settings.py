@@ -1,5 +1,6 @@
 """Wrong settings are said loudly, and the user's own configuration wins."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from mlhub_shared.bus import Bus
 from mlhub_shared.runtime import configuration
 from tests.conftest import bus_settings
+from tests.hub.browser import browser_at
 from tests.support.hub_process import Api, HubProcess
 from tests.support.nats_server import NatsServer
 
@@ -26,6 +28,7 @@ SECRET = "a-secret-value"
         ({"MLHUB_HUB_PUBLIC_URL": "example.org"}, "must be an address such as http://127.0.0.1:8080"),
         ({"MLHUB_HUB_NAME": "My Hub"}, "MLHUB_HUB_NAME"),
         ({"MLHUB_HUB_BACKEND": "auto"}, "Input should be 'process', 'docker' or 'kubernetes'"),
+        ({"MLHUB_HUB_COOKIE_SECRET": SECRET}, "MLHUB_HUB_COOKIE_SECRET: must be 64 hexadecimal digits"),
         ({"MLHUB_MAX_MEM": "plenty"}, "must be a size such as 2G or 512M"),
     ],
     ids=lambda value: str(value)[:40],
@@ -150,5 +153,24 @@ async def test_the_data_are_the_hubs_alone(nats_server: NatsServer, tmp_path: Pa
         data = hub.folder / "data"
         assert data.stat().st_mode & 0o077 == 0
         assert (data / "jupyterhub.sqlite-wal").exists()
+    finally:
+        await hub.stop()
+
+
+async def test_logins_outlive_the_loss_of_the_data_directory_by_a_given_secret(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path / 'accounts.sqlite'}"
+    given = {"MLHUB_HUB_COOKIE_SECRET": "ab" * 32, "MLHUB_HUB_DATABASE_URL": database}
+    hub = HubProcess(tmp_path / "hub", nats_server, "http://127.0.0.1:9", **given)
+    await hub.start()
+    try:
+        async with browser_at(hub.url) as browser:
+            assert (await browser.get("/hub/home")).status_code == 200
+            await hub.stop()
+            shutil.rmtree(hub.folder / "data")
+            await hub.start()
+            assert (await browser.get("/hub/home")).status_code == 200
+        assert not (hub.folder / "data/jupyterhub_cookie_secret").exists()
     finally:
         await hub.stop()

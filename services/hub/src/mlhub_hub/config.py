@@ -60,6 +60,8 @@ def _hub(c: Config, settings: HubSettings) -> None:
     hub.db_url = settings.database()
     # JupyterHub backs SQLite up before it changes the schema; another database's owner does both himself.
     hub.upgrade_db = settings.database_url is None
+    if settings.cookie_secret is not None:
+        hub.cookie_secret = bytes.fromhex(settings.cookie_secret.get_secret_value())
     hub.cookie_secret_file = str(settings.data_dir.absolute() / "jupyterhub_cookie_secret")
     hub.template_paths = [str(TEMPLATES)]
     # After the login, to the list of one's workspaces: nothing starts by itself.

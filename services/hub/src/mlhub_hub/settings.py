@@ -1,5 +1,6 @@
 """Settings of the hub, `MLHUB_HUB_<NAME>`."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -34,6 +35,12 @@ def _origin(url: str) -> str:
     return url.rstrip("/")
 
 
+def _hexadecimal(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", secret.get_secret_value()):
+        raise ValueError("must be 64 hexadecimal digits")
+    return secret
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 
 
@@ -61,6 +68,8 @@ class HubSettings(CommonSettings, PolicySettings):
     """The database and the cookie secret."""
     database_url: str | None = None
     """SQLAlchemy's. None: SQLite in the data directory."""
+    cookie_secret: Annotated[SecretStr, AfterValidator(_hexadecimal)] | None = None
+    """Signs the cookies of logins: 32 bytes, as 64 hexadecimal digits. None: one is made in the data directory."""
 
     workspaces: Workspaces = Workspaces.SELF_SERVICE
 

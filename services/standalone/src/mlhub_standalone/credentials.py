@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
 from mlhub_standalone.data_dir import DataDir, write_private
 
 NATS_USER = "mlhub"
-_LAUNCHER = "launcher"
+LAUNCHER = "launcher"
+"""Reads a password, too, but is no service."""
 
 READERS = {
-    "MLHUB_NATS_PASSWORD": ("nats", _LAUNCHER, "hub", "spawner-worker", "proxy", "cleanup", "ssh-gateway"),
+    "MLHUB_NATS_PASSWORD": ("nats", LAUNCHER, "hub", "spawner-worker", "proxy", "cleanup", "ssh-gateway"),
     "MLHUB_INTERNAL_TOKEN": ("hub", "spawner-worker", "proxy", "cleanup", "ssh-gateway"),
     "MLHUB_CLEANUP_HUB_API_TOKEN": ("hub", "cleanup"),
     "MLHUB_SSH_GATEWAY_HUB_API_TOKEN": ("hub", "ssh-gateway"),
@@ -66,6 +67,25 @@ def make(data: DataDir) -> Credentials:
     )
 
 
+def made_for(data: DataDir, variable: str, reader: str) -> str:
+    """One more secret, of one service alone, as 64 hexadecimal digits."""
+    file = data.secrets(reader) / variable
+    value = file.read_text() if file.is_file() else ""
+    value = value or secrets.token_hex(32)
+    _keep(file, value)
+    return value
+
+
+def public_halves(data: DataDir, made: Credentials) -> dict[Path, str]:
+    """The files that tell the other side of each pair of keys, and those that the gateway can't write by itself."""
+    return {
+        data.secrets("hub") / "MLHUB_HUB_SSH_HOST_KEY": made.ssh_host_public,
+        data.secrets("spawner-worker") / "MLHUB_SPAWNER_WORKER_GATEWAY_PUBLIC_KEY": made.gateway_public,
+        _public(made.ssh_host_key): f"{made.ssh_host_public}\n",
+        _public(made.gateway_key): f"{made.gateway_public}\n",
+    }
+
+
 def take_given(data: DataDir, person: Mapping[str, str]) -> None:
     """Hand on what the person keeps as files in a folder; what is not there any more is given to nobody."""
     named = person.get("MLHUB_SECRETS_DIR")
@@ -82,7 +102,7 @@ def take_given(data: DataDir, person: Mapping[str, str]) -> None:
 
 def nats_password(data: DataDir) -> str:
     """The password of the bus as the last start made it."""
-    return (data.secrets(_LAUNCHER) / "MLHUB_NATS_PASSWORD").read_text()
+    return (data.secrets(LAUNCHER) / "MLHUB_NATS_PASSWORD").read_text()
 
 
 def _secret(data: DataDir, variable: str, readers: tuple[str, ...]) -> str:
@@ -92,6 +112,10 @@ def _secret(data: DataDir, variable: str, readers: tuple[str, ...]) -> str:
     for file in files:
         _keep(file, value)
     return value
+
+
+def _public(key: Path) -> Path:
+    return key.with_name(f"{key.name}.pub")
 
 
 def _keep(file: Path, text: str) -> None:

@@ -1,7 +1,9 @@
 """The configuration of the embedded NATS server."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from mlhub_standalone.credentials import NATS_USER
 from mlhub_standalone.data_dir import DataDir, make_private, write_private
@@ -25,8 +27,20 @@ def text(listen: str, store: Path, password: str, *more: str) -> str:
             "server_name: mlhub",
             f"max_payload: {MAX_PAYLOAD}",
             f"jetstream {{ store_dir: {json.dumps(str(store))}, sync_interval: always }}",
-            f"authorization {{ user: {json.dumps(NATS_USER)}, password: {json.dumps(password)} }}",
+            login(password),
             *more,
             "",
         ]
     )
+
+
+def login(password: str) -> str:
+    """What a server, or in its block the cluster, asks of those who connect."""
+    return f"authorization {{ user: {json.dumps(NATS_USER)}, password: {json.dumps(password)} }}"
+
+
+def cluster(password: str, servers: Sequence[str]) -> str:
+    """How the servers of one cluster let each other in."""
+    # They send what stands in a route, and nothing else.
+    routes = [f"nats://{NATS_USER}:{quote(password, safe='')}@{server}" for server in servers]
+    return f"{login(password)}\nroutes: {json.dumps(routes)}\n"

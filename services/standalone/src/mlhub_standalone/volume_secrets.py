@@ -49,18 +49,9 @@ def fill(data: DataDir, *, owner: int, person: Mapping[str, str]) -> None:
 def _files(data: DataDir, made: Credentials) -> dict[Path, str]:
     """What is not a secret by itself, or holds one in a form of its own."""
     listen = f"0.0.0.0:{NATS_PORT}"
-    return {
-        data.nats_config: nats_config.text(listen, STORE, made.nats_password, _MONITOR),
-        data.secrets("hub") / "MLHUB_HUB_SSH_HOST_KEY": made.ssh_host_public,
-        data.secrets("spawner-worker") / "MLHUB_SPAWNER_WORKER_GATEWAY_PUBLIC_KEY": made.gateway_public,
-        # The gateway would write them itself, but its volume is read-only to it.
-        _public(made.ssh_host_key): f"{made.ssh_host_public}\n",
-        _public(made.gateway_key): f"{made.gateway_public}\n",
-    }
-
-
-def _public(key: Path) -> Path:
-    return key.with_name(f"{key.name}.pub")
+    config = nats_config.text(listen, STORE, made.nats_password, _MONITOR)
+    # The gateway would write its public keys itself, but its volume is read-only to it.
+    return {data.nats_config: config} | credentials.public_halves(data, made)
 
 
 def _give(folder: Path, owner: int) -> None:

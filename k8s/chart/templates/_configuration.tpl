@@ -1,0 +1,104 @@
+{{/* What the values say to the hub and the workers, and what is wrong with it. */}}
+
+{{/* Whether zero-to-jupyterhub's `singleuser` says more than its default command. */}}
+{{- define "mlhub.z2jh.used" -}}
+{{- with omit .Values.singleuser "cmd" "defaultUrl" "extraEnv" -}}true{{- end -}}
+{{- end -}}
+
+{{/* The file of profiles, as JSON. */}}
+{{- define "mlhub.profiles" -}}
+{{- if .root.Values.profiles -}}
+  {{- if include "mlhub.z2jh.used" .root -}}
+    {{- include "mlhub.problem" (dict "problems" .problems "text" "profiles and singleuser: give one of the two") -}}
+  {{- end -}}
+  {{- dict "profiles" .root.Values.profiles | toJson -}}
+{{- else if include "mlhub.z2jh.used" .root -}}
+  {{- dict "profiles" (include "mlhub.z2jh.profiles" . | fromJsonArray) | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the file jupyterhub_user_config.py reads, as JSON; nothing if there is nothing to say. */}}
+{{- define "mlhub.userConfig" -}}
+{{- $hub := .root.Values.hub -}}
+{{- $problems := .problems -}}
+{{- $config := deepCopy ($hub.config | default dict) -}}
+{{- range $name, $traits := $config -}}{{- if kindIs "invalid" $traits -}}{{- $config = omit $config $name -}}{{- end -}}{{- end -}}
+{{- $jupyterhub := $config.JupyterHub | default dict -}}
+{{- range $trait, $key := dict "redirect_to_server" "redirectToServer" "shutdown_on_logout" "shutdownOnLogout"
+    "authenticate_prometheus" "authenticatePrometheus" "named_server_limit_per_user" "namedServerLimitPerUser"
+    "template_vars" "templateVars" -}}
+  {{- if not (kindIs "invalid" (get $hub $key)) -}}
+    {{- if hasKey $hub $key -}}{{- $_ := set $jupyterhub $trait (get $hub $key) -}}{{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- with $jupyterhub -}}{{- $_ := set $config "JupyterHub" . -}}{{- end -}}
+{{- range $trait := keys ($config.Spawner | default dict) | sortAlpha -}}
+  {{- if not (has $trait (list "default_url" "environment" "disable_user_config" "notebook_dir")) -}}
+    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "hub.config.Spawner.%s: the workers spawn; see `singleuser` or our own `profiles`" $trait)) -}}
+  {{- end -}}
+{{- end -}}
+{{- with .root.Values.singleuser.defaultUrl -}}
+  {{- $_ := set $config "Spawner" (merge (dict "default_url" .) ($config.Spawner | default dict)) -}}
+{{- end -}}
+{{- $environment := dict -}}
+{{- range $name, $value := .root.Values.singleuser.extraEnv | default dict -}}
+  {{- if kindIs "map" $value -}}
+    {{- if hasKey $value "value" -}}{{- $_ := set $environment ($value.name | default $name) (toString $value.value) -}}
+    {{- else -}}
+      {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "singleuser.extraEnv.%s: only a plain value can be given; workspaces read no Secrets" $name)) -}}
+    {{- end -}}
+  {{- else if not (kindIs "invalid" $value) -}}
+    {{- $_ := set $environment $name (toString $value) -}}
+  {{- end -}}
+{{- end -}}
+{{- $extra := dict -}}
+{{- range $name, $code := $hub.extraConfig | default dict -}}
+  {{- if $code -}}{{- $_ := set $extra $name $code -}}{{- end -}}
+  {{- if contains "KubeSpawner" (toString $code) -}}
+    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "hub.extraConfig.%s: names KubeSpawner, which is not here; see `singleuser` or our own `profiles`" $name)) -}}
+  {{- end -}}
+  {{- if regexMatch "(import|from) +z2jh" (toString $code) -}}
+    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "hub.extraConfig.%s: imports z2jh, which is not here; write the value itself" $name)) -}}
+  {{- end -}}
+{{- end -}}
+{{- if or $config $environment $extra -}}
+  {{- dict "config" $config "environment" $environment "extraConfig" $extra | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Everything that these values ask for and that is not to be had here; nothing else is rendered then. */}}
+{{- define "mlhub.validate" -}}
+{{- $root := . -}}
+{{- $problems := dict "texts" list -}}
+{{- range $path, $refusal := .Files.Get "files/zero-to-jupyterhub.yaml" | fromYaml -}}
+  {{- $value := (include "mlhub.at" (dict "in" $root.Values "path" $path) | fromJson).value -}}
+  {{- $is_fine := or (kindIs "invalid" $value) (eq (toJson $value) `""`) -}}
+  {{- range $refusal.fine -}}{{- if eq (toJson .) (toJson $value) -}}{{- $is_fine = true -}}{{- end -}}{{- end -}}
+  {{- if not $is_fine -}}
+    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "%s: in its place there is %s" $path $refusal.instead)) -}}
+  {{- end -}}
+{{- end -}}
+{{- $_ := include "mlhub.profiles" (dict "root" . "problems" $problems) -}}
+{{- $_ := include "mlhub.userConfig" (dict "root" . "problems" $problems) -}}
+{{- $template := regexFind `\{(unescaped_)?(user|pod|pvc|server)[a-z_]*\}` (toJson .Values.singleuser) -}}
+{{- if $template -}}
+  {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "singleuser: contains %s, which only KubeSpawner fills in" $template)) -}}
+{{- end -}}
+{{- include "mlhub.validate.rest" (dict "root" . "problems" $problems) -}}
+{{- with $problems.texts -}}{{- fail (printf "\nThis chart can't do what these values say:\n- %s\n" (join "\n- " .)) -}}{{- end -}}
+{{- end -}}
+
+{{/* Values that don't go together. */}}
+{{- define "mlhub.validate.rest" -}}
+{{- $values := .root.Values -}}
+{{- $problems := .problems -}}
+{{- if not (has $values.hub.db.type (list "sqlite-pvc" "postgres")) -}}
+  {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "hub.db.type: sqlite-pvc or postgres, not %s" $values.hub.db.type)) -}}
+{{- end -}}
+{{- if contains "k8s-hub" (toString $values.hub.image.name) -}}
+  {{- include "mlhub.problem" (dict "problems" $problems "text" "hub.image.name: our hub, or an image made from ours") -}}
+{{- end -}}
+{{- if and $values.cull.enabled (not $values.cull.maxAge) -}}
+  {{- include "mlhub.problem" (dict "problems" $problems "text" "cull.enabled: needs cull.maxAge; a workspace ends by its age, and nothing ends it for being idle") -}}
+{{- end -}}
+{{- end -}}
