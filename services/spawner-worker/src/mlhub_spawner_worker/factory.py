@@ -8,6 +8,7 @@ from mlhub_shared.runtime.service import Runtime
 from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.base import Backend
 from mlhub_spawner_worker.backends.docker import DockerBackend, DockerSettings, ReachSettings
+from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend, KubernetesSettings
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
 from mlhub_spawner_worker.ports import WorkspacePorts
 from mlhub_spawner_worker.probe import HttpProbe, Probe
@@ -18,7 +19,13 @@ from mlhub_spawner_worker.worker import Worker
 
 def make_backend(settings: SpawnerWorkerSettings) -> Backend:
     """The backend that the settings name, not open yet."""
-    return _docker(settings) if settings.backend == "docker" else _process(settings)
+    match settings.backend:
+        case "docker":
+            return _docker(settings)
+        case "kubernetes":
+            return _kubernetes(settings)
+        case _:
+            return _process(settings)
 
 
 def _process(settings: SpawnerWorkerSettings) -> ProcessBackend:
@@ -59,6 +66,26 @@ def _docker(settings: SpawnerWorkerSettings) -> DockerBackend:
                 proxy_address=settings.proxy_address,
                 closed_to=_parts(settings.closed_to),
             ),
+        )
+    )
+
+
+def _kubernetes(settings: SpawnerWorkerSettings) -> KubernetesBackend:
+    policy = settings.policy(images_allowed=True, gpus_allowed=True, gpus_counted=True)
+    return KubernetesBackend(
+        KubernetesSettings(
+            hub=settings.hub_name,
+            profiles=policy.profiles,
+            kubeconfig=settings.kubeconfig,
+            namespace=settings.namespace,
+            services_namespace=settings.services_namespace,
+            api_port=settings.api_port,
+            pull=settings.pull,
+            stop_grace=settings.stop_grace,
+            prepare_timeout=settings.prepare_timeout,
+            unreachable=settings.unreachable_timeout,
+            open_to=_parts(settings.open_to),
+            closed_to=_parts(settings.closed_to),
         )
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
@@ -34,6 +34,10 @@ def _host_name() -> str:
     return re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63] or "node"
 
 
+def _node_name(known: dict[str, Any]) -> str:
+    return "kubernetes" if known.get("backend") == "kubernetes" else _host_name()
+
+
 def _engine_url() -> str:
     return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
@@ -48,6 +52,10 @@ Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))
 """Seconds, fractions too."""
 
 
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+"""A name of Kubernetes."""
+
+
 class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     """What one worker is and may do."""
 
@@ -56,13 +64,14 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     pool: Token = "default"
     """Workers of one pool share one queue."""
 
-    node: Token = Field(default_factory=_host_name)
-    """This worker on the bus; workspaces belong to a node, so it must stay the same over restarts."""
+    backend: Literal["process", "docker", "kubernetes"] = "process"
+
+    node: Token = Field(default_factory=_node_name)
+    """This worker on the bus; workspaces belong to a node, so it must stay the same over restarts. All workers of a
+    cluster are one node. Unset: the host's name, and `kubernetes` there."""
 
     replica: Token = Field(default_factory=_host_name)
     """This worker among those that share its node; read where a backend's workers do."""
-
-    backend: Literal["process", "docker"] = "process"
 
     capacity: Annotated[PositiveInt | None, BeforeValidator(_blank_is_none)] = None
     """How many workspaces at once; more wait in line. None: no limit."""
@@ -124,6 +133,22 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     gpus: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:, -]*$")] = ""
     """GPUs of this node: ids separated by commas, or `auto` for those that the engine tells of. Empty: none."""
 
+    kubeconfig: Annotated[Path | None, BeforeValidator(_blank_is_none)] = None
+    """How the Kubernetes API is reached. None: as the service account of the worker's own pod."""
+
+    namespace: Annotated[Namespace | None, BeforeValidator(_blank_is_none)] = None
+    """Of the workspaces on Kubernetes; it must be there. None: the worker's own, or that of the kubeconfig."""
+
+    services_namespace: Annotated[Namespace | None, BeforeValidator(_blank_is_none)] = None
+    """Where proxy and SSH gateway run, the only ones who reach workspaces from outside. None: the worker's own."""
+
+    unreachable_timeout: Seconds = timedelta(minutes=5)
+    """How long a node of the cluster may be away before its workspaces are given up."""
+
+    open_to: str = ""
+    """Private addresses and networks that workspaces on Kubernetes may reach, separated by commas; they reach none
+    unless they are named here."""
+
     reach: Literal["host", "services", "self", "published"] = "host"
     """How the proxy reaches workspaces: from this host, as a container of this engine, as this very container, or at
     published ports of this node."""
@@ -154,7 +179,7 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
 
     closed_to: str = ""
     """What no workspace may reach, addresses and networks separated by commas: other nodes where ports are published,
-    above all, if workspaces leave this node under the proxy's own address."""
+    above all, if workspaces leave this node under the proxy's own address; on Kubernetes, public ones of the nodes."""
 
     attach_host: str = "127.0.0.1"
     """Where the attach endpoint listens, and what the SSH gateway dials."""

@@ -1,0 +1,108 @@
+"""How a workspace comes to be: volume, isolation, pod and name, each made once, whoever asks how often."""
+
+from datetime import timedelta
+
+from mlhub_shared.contracts.policy import Profile
+from mlhub_shared.errors import Temporary
+from mlhub_spawner_worker.backends.base import BackendError, Job
+from mlhub_spawner_worker.backends.kubernetes import body, objects
+from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, SERVICES, KubeClient
+from mlhub_spawner_worker.backends.kubernetes.configuration import KubernetesSettings
+from mlhub_spawner_worker.backends.kubernetes.ending import Ending, why_kept
+from mlhub_spawner_worker.backends.kubernetes.pods import Pods
+from mlhub_spawner_worker.backends.kubernetes.refusals import NoRoom, Taken
+from mlhub_spawner_worker.backends.kubernetes.sightings import Pod
+
+_TRIES = 3
+"""A pod that has the name may have to go first, and another worker may be at it too."""
+
+
+class Making:
+    """Makes what a workspace consists of."""
+
+    def __init__(self, client: KubeClient, pods: Pods, ending: Ending, settings: KubernetesSettings) -> None:
+        self._client, self._pods, self._ending, self._settings = client, pods, ending, settings
+        self._profiles = {profile.name: profile for profile in settings.profiles}
+        self._complete: dict[str, str] = {}
+        """Uids of pods that have all they need."""
+
+    def forget(self, name: str) -> None:
+        """Its pod is gone."""
+        self._complete.pop(name, None)
+
+    async def make(self, job: Job) -> Pod:
+        """All of it; its pod may not run yet."""
+        known = self._pods.get(job.name)
+        if known is not None and self._complete.get(job.name) == known.uid and _is_for(known, job):
+            return known
+        profile = self._profile(job)
+        settings = self._settings
+        plan = body.Plan(job, profile, settings.pull, settings.stop_grace, settings.unreachable)
+        # Before anything is made: a profile may ask for what can't be.
+        wanted = body.pod(plan)
+        volume = await self._volume(job, profile)
+        around = objects.Around(
+            settings.services_namespace or self._client.own_namespace,
+            settings.api_port,
+            settings.open_to,
+            settings.closed_to,
+        )
+        await self._client.apply(POLICIES, objects.policy(job.record, around, volume=volume))
+        pod = await self._pod(job, wanted)
+        await self._client.apply(SERVICES, objects.service(job.record, profile, pod=pod.uid))
+        self._complete[job.name] = pod.uid
+        return pod
+
+    async def _volume(self, job: Job, profile: Profile) -> str | None:
+        """Its uid; None if it needs none."""
+        if not job.record.spec.is_mount_volume:
+            return None
+        # Looked for first: a full quota refuses to make it before it finds that it is there.
+        claim = await self._ending.find_volume(job.name)
+        if claim is None:
+            try:
+                claim = await self._client.create(CLAIMS, objects.claim(job.record, profile))
+            except Taken:
+                claim = await self._ending.find_volume(job.name)
+        if claim is None:
+            raise Temporary("its volume was removed as soon as it was made")
+        if "deletionTimestamp" in claim["metadata"]:
+            raise Temporary(why_kept(claim))
+        return str(claim["metadata"]["uid"])
+
+    async def _pod(self, job: Job, wanted: objects.Json) -> Pod:
+        for _ in range(_TRIES):
+            found = self._pods.get(job.name) or await self._create(job, wanted)
+            if found is None:
+                continue
+            if _is_for(found, job):
+                return found
+            await self._ending.begin(job.name, grace=timedelta(0))
+            await self._ending.gone(found, grace=timedelta(seconds=1))
+        raise Temporary("something else takes the pod's name again and again")
+
+    async def _create(self, job: Job, wanted: objects.Json) -> Pod | None:
+        """A new one, or what has its name."""
+        try:
+            made = await self._client.create(PODS, wanted)
+        except Taken:
+            return await self._ending.find(job.name)
+        except NoRoom:
+            # A full quota refuses it before it finds that it is there.
+            found = await self._ending.find(job.name)
+            if found is None or not _is_for(found, job):
+                raise
+            return found
+        return self._pods.put(made)
+
+    def _profile(self, job: Job) -> Profile:
+        wanted = job.record.spec.profile
+        profile = self._profiles.get(wanted) if wanted else next(iter(self._profiles.values()), None)
+        if profile is None:
+            raise BackendError(f"The profile {wanted} is not there any more; please choose another one.")
+        return profile
+
+
+def _is_for(pod: Pod, job: Job) -> bool:
+    """It is this very start's, and nobody has deleted it."""
+    return pod.generation == job.record.generation and not pod.is_leaving
