@@ -5,18 +5,6 @@
 {{- with omit .Values.singleuser "cmd" "defaultUrl" "extraEnv" -}}true{{- end -}}
 {{- end -}}
 
-{{/* The file of profiles, as JSON. */}}
-{{- define "mlhub.profiles" -}}
-{{- if .root.Values.profiles -}}
-  {{- if include "mlhub.z2jh.used" .root -}}
-    {{- include "mlhub.problem" (dict "problems" .problems "text" "profiles and singleuser: give one of the two") -}}
-  {{- end -}}
-  {{- dict "profiles" .root.Values.profiles | toJson -}}
-{{- else if include "mlhub.z2jh.used" .root -}}
-  {{- dict "profiles" (include "mlhub.z2jh.profiles" . | fromJsonArray) | toJson -}}
-{{- end -}}
-{{- end -}}
-
 {{/* What the file jupyterhub_user_config.py reads, as JSON; nothing if there is nothing to say. */}}
 {{- define "mlhub.userConfig" -}}
 {{- $hub := .root.Values.hub -}}
@@ -75,7 +63,7 @@
   {{- $is_fine := or (kindIs "invalid" $value) (eq (toJson $value) `""`) -}}
   {{- range $refusal.fine -}}{{- if eq (toJson .) (toJson $value) -}}{{- $is_fine = true -}}{{- end -}}{{- end -}}
   {{- if not $is_fine -}}
-    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "%s: in its place there is %s" $path $refusal.instead)) -}}
+    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "%s is not known here. Instead: %s" $path $refusal.instead)) -}}
   {{- end -}}
 {{- end -}}
 {{- $_ := include "mlhub.profiles" (dict "root" . "problems" $problems) -}}
