@@ -13,6 +13,8 @@ from mlhub_shared.contracts.workspace import Phase, WorkspaceSecrets, WorkspaceS
 from mlhub_spawner_worker.backends.base import Backend, Job
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
 from tests.support.docker_engine import deployment, docker_backend, new_hub
+from tests.support.kube import FakeCluster
+from tests.support.kube_backend import cluster_backend, fake_backend, left_clean, need_cluster
 from tests.support.makers import record
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.waiting import until_async
@@ -45,7 +47,18 @@ async def docker(folder: Path) -> AsyncIterator[Backend]:
         yield docker_backend(folder, HUB)
 
 
-BACKENDS: list[Callable[[Path], AsyncIterator[Backend]]] = [process, scripted, docker]
+async def kubernetes(folder: Path) -> AsyncIterator[Backend]:
+    async with FakeCluster.open() as cluster:
+        yield fake_backend(cluster, folder, HUB)
+
+
+async def kubernetes_cluster(_: Path) -> AsyncIterator[Backend]:
+    kubeconfig = need_cluster()
+    async with left_clean(kubeconfig, HUB):
+        yield cluster_backend(kubeconfig, HUB)
+
+
+BACKENDS: list[Callable[[Path], AsyncIterator[Backend]]] = [process, scripted, docker, kubernetes, kubernetes_cluster]
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda make: make.__name__)
@@ -55,6 +68,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield backend
         for found in await backend.inventory():
             await backend.stop(found.record.name, grace=timedelta(0))
+            await backend.erase(found.record.name)
         await backend.aclose()
 
 
@@ -140,7 +154,7 @@ async def test_one_workspace_does_not_touch_another(backend: Backend) -> None:
 async def test_what_is_remembered_comes_with_the_inventory_until_it_is_erased(backend: Backend) -> None:
     await backend.prepare(job(), report)
     await backend.start(job())
-    known = job().record.model_copy(update={"message": "remember me"})
+    known = job().record.model_copy(update={"message": "remember me", "phase": Phase.READY})
     await backend.remember(known)
     assert [found.record for found in await backend.inventory()] == [known]
     await backend.stop(ALICE, grace=GRACE)
