@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,6 @@ from mlhub_spawner_worker.backends.base import (
     Report,
     Running,
     Sight,
-    no_trouble,
 )
 from mlhub_spawner_worker.backends.process import LocalEntry
 from mlhub_spawner_worker.entry import Entry
@@ -59,6 +59,13 @@ class ScriptedBackend:
         self.most_at_once = 0
         self.stuck: set[str] = set()
         """What can't be stopped now, nor cleared away."""
+        self.latency: Callable[[], float] = float
+        """Seconds that a call takes until it does anything."""
+        self.held: set[tuple[str, str]] = set()
+        """Calls that do nothing until they are taken out of here."""
+        self.asked: Counter[tuple[str, str]] = Counter()
+        """Calls that came, whether they have done anything or not."""
+        self.troubles: dict[str, str] = {}
         self.listens: list[Listening] = []
         """In every workspace."""
         self._port = 10000
@@ -73,6 +80,7 @@ class ScriptedBackend:
         return [Found(script.record, script.running) for script in self.scripts.values()]
 
     async def prepare(self, job: Job, report: Report) -> None:
+        await self._reached("prepare", job.name)
         self._note("prepare", job.name)
         await report(50, "Preparing by the book")
         if "FAKE_SLOW_PREPARE" in job.record.spec.env:
@@ -80,6 +88,7 @@ class ScriptedBackend:
         self.scripts.setdefault(job.name, Script(job.record)).record = job.record
 
     async def start(self, job: Job) -> Running:
+        await self._reached("start", job.name)
         env = job.record.spec.env
         script = self.scripts.setdefault(job.name, Script(job.record))
         if script.running is not None and script.running.generation == job.record.generation:
@@ -110,9 +119,12 @@ class ScriptedBackend:
         return script.exit
 
     async def trouble(self, name: str, known: str) -> str:
-        return await no_trouble(known)
+        while self.troubles.get(name, "") == known:  # noqa: ASYNC110  (a test knows of no event)
+            await asyncio.sleep(0.01)
+        return self.troubles.get(name, "")
 
     async def stop(self, name: str, *, grace: timedelta) -> str:
+        await self._reached("stop", name)
         self._note("stop", name)
         if name in self.stuck:
             raise BackendError("the script won't let go of it")
@@ -126,6 +138,7 @@ class ScriptedBackend:
         return "the last line\n"
 
     async def erase(self, name: str) -> None:
+        await self._reached("erase", name)
         self._note("erase", name)
         self.scripts.pop(name, None)
 
@@ -150,11 +163,11 @@ class ScriptedBackend:
 
     # What a test does to it
 
-    def die(self, name: str, code: int | None, reason: Reason = Reason.EXITED) -> None:
+    def die(self, name: str, code: int | None, reason: Reason = Reason.EXITED, message: str = "") -> None:
         """End a workspace as if by itself."""
         script = self.scripts[name]
         script.running = None
-        script.exit = Exit(code, "the last line\n", reason=reason)
+        script.exit = Exit(code, "the last line\n", reason=reason, message=message)
         script.ended.set()
 
     def restart_host(self) -> None:
@@ -171,6 +184,13 @@ class ScriptedBackend:
     def is_called(self, call: str, name: str) -> bool:
         """The worker has asked for this."""
         return self.calls[call, name] > 0
+
+    async def _reached(self, call: str, name: str) -> None:
+        self.asked[call, name] += 1
+        if (seconds := self.latency()) > 0:
+            await asyncio.sleep(seconds)
+        while (call, name) in self.held:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     def _note(self, call: str, name: str) -> None:
         self.calls[call, name] += 1

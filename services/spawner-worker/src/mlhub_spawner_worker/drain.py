@@ -79,7 +79,7 @@ class SharedDrain:
     async def set(self, *, is_on: bool) -> bool:
         """Begin or end it; False if that is how it was. Temporary if it can't be kept."""
         entry = await self._bucket.get(self._node)
-        if is_on == (entry is not None and entry.value.draining):
+        if is_on == (entry.value.draining if entry is not None else self.is_on):
             return False
         mark = NodeMark(draining=is_on)
         try:

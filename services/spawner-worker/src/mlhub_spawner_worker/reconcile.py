@@ -157,7 +157,7 @@ class Reconciler:
     async def _take_up(self, record: WorkspaceRecord, *, is_first: bool) -> None:
         # Told before it moves on: a predecessor may have been cut off between the record and its event.
         age = self._tools.clock() - record.phase_since
-        is_new = is_first or (self._siblings.is_shared and not self._workspaces.is_driven(record.name))
+        is_new = is_first or (self._siblings.is_shared and record.name not in self._workspaces.driven())
         if is_new and (record.phase.takes_room or age < _RECENT):
             await self._tools.store.ensure_told(record)
         self._workspaces.wake(record.name)

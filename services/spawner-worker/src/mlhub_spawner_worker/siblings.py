@@ -49,6 +49,11 @@ class Siblings:
         return bool(self._replica)
 
     @property
+    def live(self) -> frozenset[str]:
+        """Those that count; none while this one does not."""
+        return self._live
+
+    @property
     def is_alone(self) -> bool:
         """There is no other now."""
         return self._live == {self._replica}

@@ -65,8 +65,8 @@ class Worker:
         self._leases = bus.start_table(bus.workers)
         self._started_at = runtime.clock()
         self._told_load = Load()
-        self._siblings = Siblings(self._leases, settings.node, self._replica, lambda: self._lease.is_held)
-        self._nodes = Nodes(self._leases, self._place, self._node, lambda: self._siblings.leads)
+        self.siblings = Siblings(self._leases, settings.node, self._replica, lambda: self._lease.is_held)
+        self._nodes = Nodes(self._leases, self._place, self._node, lambda: self.siblings.leads)
         self._tools = Tools(
             bus=bus,
             store=RecordStore(bus, self._table, self._teller),
@@ -78,9 +78,9 @@ class Worker:
             times=_times(settings),
             policy=policy,
         )
-        self.workspaces = Workspaces(self._tools, self._table, self._nodes, self._siblings, place=self._place)
+        self.workspaces = Workspaces(self._tools, self._table, self._nodes, self.siblings, place=self._place)
         self._stand_in = StandIn(self._tools, self._nodes, self.workspaces, self._place)
-        self.reconciler = Reconciler(self._tools, self._table, self.workspaces, self._siblings)
+        self.reconciler = Reconciler(self._tools, self._table, self.workspaces, self.siblings)
         key = self._lease_value().key
         self._lease = Lease(bus.workers, key, self._lease_value)
         self._queries = Queries(self._tools, self._leases, self._drain, ports, self._drained, key=key)
@@ -101,7 +101,7 @@ class Worker:
         if self._shared_drain is not None:
             # The others let go of what becomes this worker's before it begins.
             runtime.keep_running("lease", self._lease.run)
-            runtime.keep_running("siblings", partial(self._siblings.follow, self._share_anew))
+            runtime.keep_running("siblings", partial(self.siblings.follow, self._share_anew))
             runtime.keep_running("drain", partial(self._shared_drain.follow, self._drained))
         else:
             runtime.keep_running("lease", self._when_reconciled(self._lease.run))

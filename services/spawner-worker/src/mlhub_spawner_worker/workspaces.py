@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Set
 from datetime import timedelta
 
 import structlog
@@ -126,9 +127,9 @@ class Workspaces:
         for name in lost:
             self.wake(name)  # It may have come back meanwhile.
 
-    def is_driven(self, name: str) -> bool:
-        """Somebody acts for it here."""
-        return name in self._drivers
+    def driven(self) -> Set[str]:
+        """The names that this worker acts for now."""
+        return self._drivers.keys()
 
     def wake(self, name: str) -> None:
         """Have a driver look at a record, if it is for this worker to act for it."""
