@@ -17,8 +17,10 @@ from tests.support.kube.access import Access, Rule, User
 from tests.support.kube.api import Api, Call, application
 from tests.support.kube.deletion import Collector, DeleteOptions, Deletion
 from tests.support.kube.events import Recorder
+from tests.support.kube.exec import Exec
 from tests.support.kube.faults import Faults
 from tests.support.kube.kubelet import Kubelet
+from tests.support.kube.portforward import PortForward
 from tests.support.kube.resources import BY_PLURAL, Obj
 from tests.support.kube.scripts import Timing
 from tests.support.kube.store import Store, Stored
@@ -43,6 +45,8 @@ class FakeCluster:
         self._verbs = Verbs(self.store, self._deletion)
         self._api = Api(self.store, self._verbs, self.access, self.kubelet)
         self._api.faults = self.faults = Faults(self, self.access.revoked, self.store.compact)
+        self._api.streams["exec"] = Exec(self.kubelet, self._verbs).serve
+        self._api.streams["portforward"] = PortForward(self.kubelet, self._verbs).serve
         self._runner = web.AppRunner(application(self._api), handler_cancellation=True, access_log=None)
         self._server: asyncio.Server | None = None
         self._port = 0

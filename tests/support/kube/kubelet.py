@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlhub_shared.tasks import end_tasks
 from tests.support.kube.deletion import DeleteOptions, Deletion
 from tests.support.kube.errors import ApiError
 from tests.support.kube.events import Recorder
@@ -23,6 +24,8 @@ from tests.support.workers import FAKE_SERVER
 Which = str | Callable[[Obj], bool]
 """A pod's name, or what is true of the pods that are meant."""
 
+_LAST_MOMENTS = 2.0
+"""Seconds that what was started in pods has to be reaped."""
 _GONE_AFTER = 300
 """Seconds that a pod without a toleration of its own stays on a lost node."""
 
@@ -208,12 +211,14 @@ class Kubelet:
 
     async def aclose(self) -> None:
         """End everything that runs."""
-        await self.tasks.aclose()
+        await end_tasks(*(life.task for life in self.lives.values() if life.task is not None))
         for life in list(self.lives.values()):
-            if life.running is not None:
-                life.running.kill()
             if life.sandbox is not None:
                 await life.sandbox.aclose()
+            if life.running is not None:
+                life.running.kill()
+                await life.running.wait()
+        await self.tasks.end(_LAST_MOMENTS)
 
     # How it hears of changes
 

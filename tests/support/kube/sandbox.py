@@ -98,9 +98,12 @@ class Sandbox:
         wanted = Path(self.mapped(container.get("workingDir") or ""))
         return wanted if wanted.is_absolute() and wanted.is_dir() else self.home
 
-    def dial(self) -> tuple[str, ...]:
-        """Addresses at which a service on the pod's loopback may be found."""
-        return (self.address, "127.0.0.1")
+    async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """To what listens on the pod's loopback: here, on its address or on the one that all share."""
+        try:
+            return await asyncio.open_connection(self.address, port)
+        except ConnectionRefusedError:
+            return await asyncio.open_connection("127.0.0.1", port)
 
     def _mounts(self) -> dict[str, str]:
         """Names of claims by mount path, the longest path first."""

@@ -20,8 +20,10 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
-    async def aclose(self) -> None:
-        """End all."""
+    async def end(self, patience: float) -> None:
+        """Wait for so many seconds, and end those that have not ended by themselves."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience)
         await end_tasks(*self._tasks)
 
     def _done(self, task: asyncio.Task[None]) -> None:
