@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.support.kube.access import Access, Target, User
+from tests.support.kube.discovery import Discovery
 from tests.support.kube.errors import ApiError, bad_request
 from tests.support.kube.faults import Faults
 from tests.support.kube.kubelet import Kubelet
@@ -53,8 +54,7 @@ class Api:
         self.faults: Faults
         self.streams: dict[str, Stream] = {}
         self.calls: list[Call] = []
-        self.other: Callable[[web.Request, User], web.Response | None] = lambda _request, _user: None
-        """What answers paths that are no objects' (discovery, reviews of rights)."""
+        self._discovery = Discovery(access)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer, whatever happens."""
@@ -79,10 +79,10 @@ class Api:
         if answer is not None and answer.error is not None:
             raise answer.error
         if place is None:
-            other = self.other(request, user)
-            if other is None:
+            found = await self._discovery.answer(request, user)
+            if found is None:
                 raise ApiError(404, "NotFound", "the server could not find the requested resource")
-            return other
+            return found
         return await self._act(request, place, call, user)
 
     async def _act(self, request: web.Request, place: Place, call: Call, user: User) -> web.StreamResponse:

@@ -19,6 +19,7 @@ from tests.support.kube.deletion import Collector, DeleteOptions, Deletion
 from tests.support.kube.events import Recorder
 from tests.support.kube.exec import Exec
 from tests.support.kube.faults import Faults
+from tests.support.kube.isolated import Isolated
 from tests.support.kube.kubelet import Kubelet
 from tests.support.kube.portforward import PortForward
 from tests.support.kube.resources import BY_PLURAL, Obj
@@ -61,12 +62,18 @@ class FakeCluster:
         *,
         port: int = 0,
         processes: bool = True,
+        isolated: bool = False,
         timing: Timing | None = None,
     ) -> AsyncIterator["FakeCluster"]:
-        """Serve it on a port of the loopback (0: a free one); leaving ends every pod."""
+        """Serve it on a port of the loopback (0: a free one); leaving ends every pod.
+
+        `processes`: containers really run. `isolated`: in a network of the pod's own, see isolated.py.
+        """
         folder = Path(tempfile.mkdtemp(prefix="fake-kube-"))
         cluster = cls(namespace, folder)
         cluster._port, cluster.kubelet.processes = port, processes
+        if isolated:
+            cluster.kubelet.make_sandbox = Isolated
         cluster.kubelet.timing = timing or cluster.kubelet.timing
         try:
             await cluster._runner.setup()
@@ -87,10 +94,16 @@ class FakeCluster:
 
     def token(self, rules: Sequence[Rule] | None = None, *, name: str = "spawner-worker", namespace: str = "") -> str:
         """A token of a service account that a Role with these rules is bound to. None: it may do everything."""
-        namespace = namespace or self.namespace
         token = secrets.token_urlsafe(24)
-        self.access.users[token] = User(f"system:serviceaccount:{namespace}:{name}", namespace, rules)
+        self.give(token, rules, name=name, namespace=namespace)
         return token
+
+    def give(
+        self, token: str, rules: Sequence[Rule] | None = None, *, name: str = "spawner-worker", namespace: str = ""
+    ) -> None:
+        """The same with a token that is known before."""
+        namespace = namespace or self.namespace
+        self.access.users[token] = User(f"system:serviceaccount:{namespace}:{name}", namespace, rules)
 
     def kubeconfig(self, path: Path, token: str | None = None) -> Path:
         """Write a kubeconfig; without a token, one of somebody who may do everything."""

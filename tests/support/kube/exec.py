@@ -70,7 +70,7 @@ class Exec:
         if shutil.which(command[0], path=env.get("PATH")) is None:
             raise FileNotFoundError(f'exec: "{command[0]}": executable file not found in $PATH')
         # It is its own session and group, as a runtime makes it.
-        argv = [*sandbox.prefix, "setsid", *(["--ctty"] if wanted.tty else []), "--", *command]
+        argv = [*sandbox.prefix(wanted.container), "setsid", *(["--ctty"] if wanted.tty else []), "--", *command]
         cwd = sandbox.directory(wanted.container)
         if wanted.tty:
             return await Terminal.start(argv, env, cwd)

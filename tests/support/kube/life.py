@@ -1,6 +1,7 @@
 """The life of one pod on its node."""
 
 import asyncio
+import shutil
 import uuid
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -292,10 +293,10 @@ class Life:
             return self._pretended()
         env = self.sandbox.environment(container, self.kubelet.values_from(self.pod, container, self.status))
         argv = [self.sandbox.mapped(expanded(part, env)) for part in self.kubelet.command(container)]
-        try:
-            running = await Program.start([*self.sandbox.prefix, *argv], env, self.sandbox.directory(container), log)
-        except OSError as failure:
-            raise Ended(_COMMAND_NOT_FOUND.format(argv[0])) from failure
+        if shutil.which(argv[0], path=env.get("PATH")) is None:
+            raise Ended(_COMMAND_NOT_FOUND.format(argv[0]))
+        argv = [*self.sandbox.prefix(container), *argv]
+        running = await Program.start(argv, env, self.sandbox.directory(container), log)
         self._schedule_oom(running)
         return running
 

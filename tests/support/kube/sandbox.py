@@ -49,10 +49,14 @@ class Sandbox:
         self._paths: dict[str, str] = {}
         self.home = folder / "home"
 
-    @property
-    def prefix(self) -> list[str]:
-        """What a command begins with, to run in here."""
+    def prefix(self, container: Obj) -> list[str]:
+        """What a command of this container begins with, to run in here."""
         return []
+
+    @property
+    def home_inside(self) -> str:
+        """HOME, as its programs see it."""
+        return str(self.home)
 
     async def open(self) -> None:
         """Have its directories."""
@@ -81,7 +85,7 @@ class Sandbox:
             env[one["name"]] = self.mapped(expanded(value, env))
         if url := env.get("JUPYTERHUB_SERVICE_URL"):
             env["JUPYTERHUB_SERVICE_URL"] = self.listening(url)
-        return {**_HERE, "HOSTNAME": self.pod["metadata"]["name"], **env, "HOME": str(self.home), MARK: self.uid}
+        return {**_HERE, "HOSTNAME": self.pod["metadata"]["name"], **env, "HOME": self.home_inside, MARK: self.uid}
 
     def listening(self, url: str) -> str:
         """The address to listen on."""
