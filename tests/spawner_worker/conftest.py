@@ -9,11 +9,13 @@ from mlhub_shared.bus import Bus
 from tests.support.attach_places import (
     PYTHON_IMAGE,
     Place,
+    any_pod_place,
     container_place,
     engine_problem,
     local_place,
     running_container,
 )
+from tests.support.pods import HAS_CLUSTER
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.workers import People
 
@@ -39,11 +41,17 @@ def container() -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(params=["local", "container"])
+@pytest.fixture(params=["local", "container", "kubernetes", *(["kubernetes-cluster"] if HAS_CLUSTER else [])])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    """A workspace of this machine, then one in a container, behind the attach endpoint."""
-    way = local_place(tmp_path) if request.param == "local" else None
-    async with way or container_place(tmp_path, request.getfixturevalue("container")) as place:
+    """A workspace of this machine, then one in a container and one in a pod, behind the attach endpoint."""
+    match request.param:
+        case "local":
+            way = local_place(tmp_path)
+        case "container":
+            way = container_place(tmp_path, request.getfixturevalue("container"))
+        case kind:
+            way = any_pod_place(tmp_path, is_fake=kind == "kubernetes")
+    async with way as place:
         yield place
 
 

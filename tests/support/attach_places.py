@@ -1,11 +1,11 @@
-"""Workspaces to enter through an attach endpoint: one of this machine, and one in a container."""
+"""Workspaces to enter through an attach endpoint: one of this machine, one in a container, and one in a pod."""
 
 import asyncio
 import contextlib
 import os
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,21 @@ import asyncssh
 from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.docker.engine import Engine
 from mlhub_spawner_worker.backends.docker.exec import ContainerEntry
+from mlhub_spawner_worker.backends.kubernetes.exec import KubernetesPlace, PodEntry
+from mlhub_spawner_worker.backends.kubernetes.stream import StreamClient
 from mlhub_spawner_worker.backends.process import LocalEntry
 from mlhub_spawner_worker.entry import Entry
 from tests.support.openssh import OpenSsh
+from tests.support.pods import Pod, Pods, fake_pods, real_pods
 
 NAME = "ws-alice-test"
 BARE_IMAGE = "debian:bookworm-slim"
 """Has shells, and neither python3 nor an SFTP server."""
 PYTHON_IMAGE = "mlhub-workspace"
 ENGINE_URL = "unix:///var/run/docker.sock"
+
+Command = Callable[[str], Awaitable[str]]
+"""Runs a line of a shell and returns what it says."""
 
 
 @dataclass
@@ -34,7 +40,7 @@ class Place:
     gateway: OpenSsh
     entries: dict[str, Entry]
     cwd: str
-    container: str | None = None
+    command: Command
 
     def connect(self, *, agent: Path | None = None) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
         return asyncssh.connect(
@@ -55,17 +61,25 @@ class Place:
 
     async def inside(self, line: str) -> str:
         """What a command says that is run in the workspace by other ways than the attach endpoint's."""
-        prefix = ["docker", "exec", self.container] if self.container else []
-        process = await asyncio.create_subprocess_exec(
-            *prefix, "sh", "-c", line, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-        said, _ = await process.communicate()
-        return said.decode()
+        return await self.command(line)
+
+
+async def here(line: str) -> str:
+    """What a command of a shell says."""
+    return await _said("sh", "-c", line)
+
+
+async def _said(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    said, _ = await process.communicate()
+    return said.decode()
 
 
 @asynccontextmanager
-async def serve(folder: Path, entry: Entry, cwd: str, *, container: str | None = None) -> AsyncIterator[Place]:
-    """An attach endpoint with one workspace."""
+async def serve(folder: Path, entry: Entry, cwd: str, command: Command = here) -> AsyncIterator[Place]:
+    """An attach endpoint with one workspace, in which `command` runs one of a shell."""
     gateway = OpenSsh(folder / "gateway", 0)
     entries = {NAME: entry}
     async with AttachServer(
@@ -76,7 +90,7 @@ async def serve(folder: Path, entry: Entry, cwd: str, *, container: str | None =
         enter=entries.get,
     ) as server:
         gateway.port = server.address.port
-        yield Place(server, gateway, entries, cwd, container)
+        yield Place(server, gateway, entries, cwd, command)
 
 
 def local_entry(folder: Path, **environment: str) -> LocalEntry:
@@ -94,6 +108,42 @@ async def local_place(folder: Path) -> AsyncIterator[Place]:
         yield place
 
 
+def in_container(container: str) -> Command:
+    """Runs commands in a container."""
+
+    async def run(line: str) -> str:
+        return await _said("docker", "exec", container, "sh", "-c", line)
+
+    return run
+
+
+@asynccontextmanager
+async def pod_place(folder: Path, pods: Pods, **environment: str) -> AsyncIterator[Place]:
+    """An endpoint before a pod of its own."""
+    own = {"SECRET_OF_MINE": "yes", "SHELL": "/bin/sh", "MLHUB_WORKSPACE": NAME} | environment
+    async with pods.running(**own) as pod, entered(pod) as entry:
+        cwd = (await pod.inside("pwd")).strip()
+        async with serve(folder, entry, cwd, pod.inside) as place:
+            yield place
+
+
+@asynccontextmanager
+async def any_pod_place(folder: Path, *, is_fake: bool) -> AsyncIterator[Place]:
+    """An endpoint before a pod of a cluster of its own, or of the one that the environment names."""
+    async with fake_pods(folder) if is_fake else real_pods() as pods, pod_place(folder, pods) as place:
+        yield place
+
+
+@asynccontextmanager
+async def entered(pod: Pod, *, silence: float = 60) -> AsyncIterator[PodEntry]:
+    """The way into a pod."""
+    client = StreamClient(pod.pods.configuration, silence=silence)
+    try:
+        yield PodEntry(KubernetesPlace(client, pod.pods.namespace, pod.name), home=None)
+    finally:
+        await client.aclose()
+
+
 @asynccontextmanager
 async def container_place(folder: Path, container: str, home: str | None = "/work") -> AsyncIterator[Place]:
     """An endpoint before a container that runs."""
@@ -101,7 +151,7 @@ async def container_place(folder: Path, container: str, home: str | None = "/wor
     await engine.open()
     try:
         entry = ContainerEntry(engine, container, home=home)
-        async with serve(folder, entry, home or "/", container=container) as place:
+        async with serve(folder, entry, home or "/", in_container(container)) as place:
             yield place
     finally:
         await engine.aclose()

@@ -21,6 +21,7 @@ from tests.support.attach_places import (
     Place,
     container_place,
     engine_problem,
+    in_container,
     running_container,
     serve,
 )
@@ -266,7 +267,7 @@ async def place_through(folder: Path, container: str) -> AsyncIterator[Place]:
     engine = Engine(f"unix://{folder}/engine.sock", "test")
     await engine.open()
     try:
-        async with serve(folder, ContainerEntry(engine, container, home=None), "/", container=container) as place:
+        async with serve(folder, ContainerEntry(engine, container, home=None), "/", in_container(container)) as place:
             yield place
     finally:
         await engine.aclose()

@@ -47,6 +47,8 @@ class Surroundings:
     """The workspace's own."""
     address: str | None
     """Where the proxy reaches every port. None: nowhere."""
+    needs_python: bool = True
+    """To reach what listens on the loopback alone; if not, its engine can."""
 
 
 async def listening(place: Place, around: Surroundings) -> list[Listening]:
@@ -91,7 +93,7 @@ def _understood(said: str, around: Surroundings) -> list[Listening]:
             found.append(Listening(port, program, Endpoint(host=around.address, port=port)))
             continue
         is_internal = port >= first_free and all(one.address.is_loopback for one in here)
-        obstacle = "" if has_python else _NO_PYTHON
+        obstacle = "" if has_python or not around.needs_python else _NO_PYTHON
         found.append(Listening(port, program, obstacle=obstacle, is_internal=is_internal))
     return found
 
