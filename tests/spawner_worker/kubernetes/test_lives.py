@@ -1,0 +1,210 @@
+"""What a workspace comes to on the cluster, from its first write to its last."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+
+from mlhub_shared.contracts.workspace import Phase, Reason
+from mlhub_spawner_worker.backends.base import BackendError, Exit
+from tests.spawner_worker.kubernetes.conftest import Stand
+from tests.support.waiting import until
+
+ALICE = "ws-alice-test"
+GRACE = timedelta(seconds=1)
+MOST_WRITES = 8
+
+
+async def live(stand: Stand, **spec: object) -> None:
+    """One life, as the driver asks for it."""
+    async with stand.backend() as backend:
+        job = stand.job(**spec)
+        await stand.run(backend, job)
+        ready = stand.record(phase=Phase.READY, spec=job.record.spec)
+        for _ in range(2):
+            await backend.remember(job.record)
+            await backend.remember(ready)
+        await backend.stop(ALICE, grace=GRACE)
+        await backend.remember(stand.record(phase=Phase.STOPPED, generation=2, spec=job.record.spec))
+        await backend.remember(stand.record(phase=Phase.STOPPING, generation=3, spec=job.record.spec))
+        await backend.stop(ALICE, grace=GRACE)
+        await backend.erase(ALICE)
+
+
+async def test_a_whole_life_takes_few_writes_and_leaves_nothing(stand: Stand) -> None:
+    await live(stand)
+    assert sum(stand.cluster.writes.values()) <= MOST_WRITES
+    await until(lambda: not stand.left())
+
+
+async def test_a_life_without_a_volume_leaves_nothing_either(stand: Stand) -> None:
+    await live(stand, is_mount_volume=False)
+    assert sum(stand.cluster.writes.values()) <= MOST_WRITES
+    assert stand.cluster.writes["create", "persistentvolumeclaims"] == 0
+    await until(lambda: not stand.left())
+
+
+async def test_nothing_is_listed_while_nothing_goes_wrong(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        stand.cluster.forget_requests()
+        await stand.run(backend, stand.job())
+        await backend.stop(ALICE, grace=GRACE)
+        # Longer than a watch lasts.
+        await asyncio.sleep(6)
+        assert stand.cluster.reads["watch", "pods"] >= 1
+        assert not [call for call in stand.cluster.requests if call.verb == "list"]
+
+
+async def test_a_stop_keeps_the_volume_and_the_isolation(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        assert set(stand.left()) == {"pods", "services", "persistentvolumeclaims", "networkpolicies"}
+        await backend.stop(ALICE, grace=GRACE)
+        await until(lambda: set(stand.left()) == {"persistentvolumeclaims", "networkpolicies"})
+
+
+async def test_a_new_start_has_a_service_of_its_own(stand: Stand) -> None:
+    stand.cluster.collector.is_on = False
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        await backend.stop(ALICE, grace=GRACE)
+        await stand.run(backend, stand.job(generation=2))
+        pod, service = stand.cluster.get("pods", ALICE), stand.cluster.get("services", ALICE)
+        assert pod is not None
+        assert service is not None
+        assert [owner["uid"] for owner in service["metadata"]["ownerReferences"]] == [pod["metadata"]["uid"]]
+
+
+async def test_no_secret_is_written_but_to_the_pod_itself(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        pod = stand.cluster.get("pods", ALICE)
+        assert pod is not None
+        assert "canary" in json.dumps(pod["spec"]["containers"])
+        assert "canary" not in json.dumps(pod["metadata"])
+        for kind in ("services", "persistentvolumeclaims", "networkpolicies"):
+            assert "canary" not in json.dumps(stand.cluster.objects(kind))
+
+
+async def test_somebody_elses_things_are_left_alone(stand: Stand) -> None:
+    foreign = {"metadata": {"name": ALICE}, "spec": {"containers": [{"name": "main", "image": "theirs"}]}}
+    stand.cluster.create("pods", foreign)
+    async with stand.backend() as backend:
+        with pytest.raises(BackendError, match="this hub has not made"):
+            await stand.run(backend, stand.job())
+        await backend.stop(ALICE, grace=GRACE)
+        assert stand.cluster.get("pods", ALICE) is not None
+
+
+async def test_what_memory_has_ended_is_told(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job(mem_limit=2**27))
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        stand.cluster.kubelet.kill(ALICE, oom=True)
+        end = await asyncio.wait_for(waiting, 20)
+        assert (end.code, end.reason) == (-9, Reason.OUT_OF_MEMORY)
+
+
+async def test_an_eviction_is_told_with_the_nodes_own_words(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        stand.cluster.kubelet.evict(ALICE, "The node was low on resource: memory.")
+        end = await asyncio.wait_for(waiting, 20)
+        assert end.reason is Reason.EVICTED
+        assert "low on resource: memory" in end.message
+
+
+async def test_a_pod_that_somebody_deletes_is_told_of(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        stand.cluster.delete("pods", ALICE)
+        end = await asyncio.wait_for(waiting, 20)
+        assert end.reason is Reason.EVICTED
+        assert "deleted by somebody else" in end.message
+
+
+async def test_another_worker_adopts_what_runs(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        started = await stand.run(backend, stand.job())
+        ready = stand.record(phase=Phase.READY)
+        await backend.remember(ready)
+    async with stand.backend() as other:
+        [found] = await other.inventory()
+        assert (found.record, found.running) == (ready, started)
+        stand.cluster.forget_requests()
+        assert await other.start(stand.job()) == started
+        await other.remember(ready)
+        assert not [call for call in stand.cluster.requests if call.verb in {"create", "delete"}]
+        waiting = asyncio.ensure_future(other.wait(ALICE))
+        stand.cluster.kubelet.kill(ALICE, 3)
+        assert (await asyncio.wait_for(waiting, 20)).code == 3
+
+
+async def test_a_record_is_rebuilt_from_the_pod_where_none_was_kept(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job("Ålice B", "my gpu", generation=5, mem_limit=2**27))
+        [found] = await backend.inventory()
+        assert (found.record.workspace.user, found.record.workspace.server) == ("Ålice B", "my gpu")
+        assert (found.record.generation, found.record.spec.mem_limit) == (5, 2**27)
+
+
+async def test_a_death_while_the_api_is_away_is_told_when_it_is_back(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        await stand.cluster.faults.leave()
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        stand.cluster.delete("pods", ALICE)
+        stand.cluster.faults.compact()
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        await stand.cluster.faults.come_back(forbidden=2)
+        end = await asyncio.wait_for(waiting, 20)
+        assert end.reason is Reason.EVICTED
+
+
+async def test_a_workspace_outlives_outages_of_the_api(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        for fault in (stand.cluster.faults.cut_watches, stand.cluster.faults.expire_watches):
+            fault()
+            await asyncio.sleep(0.5)
+        await stand.cluster.faults.away(1, forbidden=2)
+        stand.cluster.faults.middle_box(times=5)
+        await asyncio.sleep(2)
+        assert not waiting.done()
+        stand.cluster.kubelet.kill(ALICE, 7)
+        assert (await asyncio.wait_for(waiting, 20)).code == 7
+
+
+async def test_a_lost_node_is_trouble_and_no_death(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        assert not await asyncio.wait_for(backend.trouble(ALICE, "something else"), 20)
+        stand.cluster.kubelet.lose_node()
+        trouble = await asyncio.wait_for(backend.trouble(ALICE, ""), 20)
+        assert "does not answer" in trouble
+        assert not waiting.done()
+        stand.cluster.kubelet.bring_back_node()
+        assert await asyncio.wait_for(backend.trouble(ALICE, trouble), 20) == ""
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_a_node_that_stays_lost_is_given_up_by_the_cluster(stand: Stand) -> None:
+    async with stand.backend(unreachable=timedelta(seconds=1)) as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        stand.cluster.kubelet.lose_node()
+        await until(lambda: "deletionTimestamp" in (stand.cluster.get("pods", ALICE) or {})["metadata"])
+        assert not waiting.done()
+        stand.cluster.kubelet.bring_back_node()
+        end: Exit = await asyncio.wait_for(waiting, 20)
+        assert end.reason is Reason.EVICTED
+        assert "gave it up" in end.message
