@@ -20,11 +20,11 @@ class SshGateway:
     port: int = 0
     _server: asyncio.Server | None = None
 
-    async def start(self, path: Path | None = None, host: str = "127.0.0.1") -> Self:
+    async def start(self, path: Path | None = None, host: str = "127.0.0.1", port: int = 0) -> Self:
         if path is not None:
             self._server = await asyncio.start_unix_server(self._serve, path)
         else:
-            self._server = await asyncio.start_server(self._serve, host, 0)
+            self._server = await asyncio.start_server(self._serve, host, port)
             self.port = self._server.sockets[0].getsockname()[1]
         return self
 

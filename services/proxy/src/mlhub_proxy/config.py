@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mlhub_proxy.entrance import entrance
+from mlhub_proxy.neighbours import CALLERS
 from mlhub_proxy.settings import ProxySettings
 from mlhub_proxy.templates import filled, listen, networks, packaged, server
 
@@ -17,16 +18,6 @@ _NO_DOMAIN = "tools.invalid"
 _MOST_CONNECTIONS = 20_000
 _OTHER_FILES = 200
 """Files that HAProxy needs beside two for each connection."""
-
-# The last address stays when a name can't be resolved: an engine's DNS forgets a container while it restarts.
-_RESOLVERS = """
-resolvers system
-  parse-resolv-conf
-  hold nx 1h
-  hold timeout 1h
-  hold refused 1h
-  hold other 1h
-"""
 
 
 @dataclass(frozen=True)
@@ -48,16 +39,15 @@ def make_config(settings: ProxySettings, version: str) -> Config:
         "maxconn": str(connections),
         "probe": listen(settings.probe_host, settings.probe_port),
         "api": listen(settings.api_host, settings.api_port),
-        "internal": networks(settings.internal_networks),
+        "internal": CALLERS,
         "api_guard": f"tcp-request connection reject unless {{ src {networks(guests)} }}" if guests else "",
         "base": settings.base_url,
         "site_domain": settings.tools_domain or _NO_DOMAIN,
-        "hub": server(hub.hostname or "", hub.port or 80),
+        "hub": server("hub", hub.hostname or "", hub.port or 80),
         **entrance(settings, connections),
     }
     pages = {name: filled(name, {"base": settings.base_url}) for name in _PAGES}
     pages[_TOOLS] = packaged(_TOOLS)
-    values["resolvers"] = _RESOLVERS if any(" resolvers " in value for value in values.values()) else ""
     draft = filled(CONFIG, {**values, "fingerprint": ""})
     digest = hashlib.sha256("\0".join([draft, *pages.values()]).encode()).hexdigest()[:32]
     return Config({CONFIG: filled(CONFIG, {**values, "fingerprint": digest}), **pages}, digest)

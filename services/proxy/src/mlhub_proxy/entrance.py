@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from mlhub_proxy.neighbours import MOST_GATEWAYS
 from mlhub_proxy.settings import ProxySettings
 from mlhub_proxy.templates import filled, listen, networks, server
 
@@ -63,7 +64,7 @@ def _gateway(settings: ProxySettings) -> str:
     if settings.ssh_gateway is None:
         return ""
     host, port = settings.ssh_gateway
-    return filled("gateway.cfg", {"address": server(host, port) if port else f"unix@{host}"})
+    return filled("gateway.cfg", {"servers": server("gateway", host, port, most=MOST_GATEWAYS)})
 
 
 def _lines(lines: Iterable[str]) -> str:

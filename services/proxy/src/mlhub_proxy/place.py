@@ -1,14 +1,11 @@
 """Where this proxy stands: the addresses behind names that an engine of containers gives it."""
 
-import ipaddress
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
-from mlhub_proxy.settings import OWN, ProxySettings
-
-ROUTES = Path("/proc/net/route")
-"""The kernel's own table, IPv4: interface, destination, gateway, ..., mask; numbers in hexadecimal, bytes reversed."""
+from mlhub_proxy.settings import ProxySettings
+from mlhub_shared.runtime.hosts import OWN
+from mlhub_shared.runtime.own_network import ROUTES, network_of
 
 
 def placed(settings: ProxySettings, routes: Path = ROUTES) -> ProxySettings:
@@ -18,26 +15,5 @@ def placed(settings: ProxySettings, routes: Path = ROUTES) -> ProxySettings:
     """
     if settings.internal_networks != OWN:
         return settings
-    address = ipaddress.IPv4Address(socket.gethostbyname(settings.probe_host))
-    return settings.model_copy(
-        update={"probe_host": str(address), "internal_networks": (network_of(address, routes.read_text()),)}
-    )
-
-
-def network_of(address: ipaddress.IPv4Address, routes: str) -> ipaddress.IPv4Network:
-    """The network that an address of this machine is directly on."""
-    found = [network for network in _connected(routes) if address in network]
-    if not found:
-        raise ValueError(f"{address} is on no network of this machine")
-    return max(found, key=lambda network: network.prefixlen)
-
-
-def _connected(routes: str) -> Iterator[ipaddress.IPv4Network]:
-    for line in routes.splitlines()[1:]:
-        _, destination, gateway, _, _, _, _, mask, *_ = line.split()
-        if int(gateway, 16) == 0 and int(mask, 16) != 0:
-            yield ipaddress.IPv4Network((_bytes(destination), str(ipaddress.IPv4Address(_bytes(mask)))))
-
-
-def _bytes(reversed_hex: str) -> bytes:
-    return bytes.fromhex(reversed_hex)[::-1]
+    address = socket.gethostbyname(settings.probe_host)
+    return settings.model_copy(update={"probe_host": address, "internal_networks": (network_of(address, routes),)})

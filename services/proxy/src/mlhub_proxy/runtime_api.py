@@ -19,6 +19,7 @@ _ANSWER = 64 * 1024 * 1024
 
 _WORD = re.compile(r"[!#-\[\]-~]+")
 """Printable, no blank, no quote, no backslash: nothing that could end a word, a line or a command but `;`."""
+_MOVED = re.compile(r"no need to change|(IP|port) changed from", re.IGNORECASE)
 _COUNTER = re.compile(r"key=(\S+) .*conn_cur=(\d+) .*bytes_in_cnt=(\d+) .*bytes_out_cnt=(\d+)")
 
 
@@ -86,6 +87,15 @@ class RuntimeApi:
         for chunk in _chunks(entries):
             await self._do(f"add map @{found[1]} {table} <<\n{chunk}")
         await self._do(f"commit map @{found[1]} {table}")
+
+    async def set_server(self, server: str, address: str | None, port: int) -> None:
+        """Give a server, `backend/name`, work at this address; None: no more."""
+        if address is not None:
+            command = f"set server {word(server)} addr {word(address)} port {port}"
+            answer = (await self._ask(command)).strip()
+            if not _MOVED.match(answer):
+                raise HAProxyUnavailable(f"HAProxy refused {command[:60]!r}: {answer[:200]}")
+        await self._do(f"set server {word(server)} state {'ready' if address else 'maint'}")
 
     async def set_certificate(self, name: str, pem: str) -> None:
         """Show another certificate to who connects from now on; `pem` has no empty line.

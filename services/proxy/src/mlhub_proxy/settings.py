@@ -11,9 +11,9 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
+from mlhub_shared.runtime.hosts import OWN, Network, Place
 from mlhub_shared.runtime.settings import CommonSettings
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 ListenHost = Annotated[str, StringConstraints(pattern=r"^(\*|\[?[0-9A-Fa-f:.]+\]?|[A-Za-z0-9.-]+)$")]
 """An address, a name or `*`; nothing else may get into HAProxy's configuration."""
 
@@ -26,10 +26,6 @@ Destination = tuple[
     Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]+$")], Annotated[int, Field(ge=0, lt=65536)]
 ]
 """Host and port; path of a socket and 0."""
-
-
-OWN = "own"
-"""In the place of networks: the one on which the probe frontend listens."""
 
 
 def _split(value: object) -> object:
@@ -125,7 +121,7 @@ class ProxySettings(CommonSettings):
     ssh_gateway: Annotated[Destination, NoDecode, BeforeValidator(_gateway)] | None = None
     """`host:port` or `unix:/path`: the public port also takes SSH, and passes it on there by PROXY protocol 2.
 
-    None: it does not.
+    A name may stand for several gateways. None: it does not.
     """
 
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
@@ -145,11 +141,13 @@ class ProxySettings(CommonSettings):
     api_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
     """Who may use that, separated by commas. None: whoever reaches it."""
 
-    internal_networks: Annotated[tuple[Network, ...] | Literal["own"], NoDecode, BeforeValidator(_split)] = (
+    internal_networks: Annotated[tuple[Place, ...] | Literal["own"], NoDecode, BeforeValidator(_split)] = (
         ipaddress.ip_network("127.0.0.0/8"),
         ipaddress.ip_network("::1/128"),
     )
-    """Who may use the probe frontend, separated by commas; a bind address alone keeps nobody out.
+    """Who may use the probe frontend: networks and names of hosts, separated by commas.
+
+    A bind address alone keeps nobody out. Names are looked up again and again.
 
     `own`: the network of the probe frontend's address, as an engine of containers has made it.
     """

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from string import Template
 
+UNKNOWN = "0.0.0.0"  # noqa: S104  (never bound)
+"""The address of a server that nobody knows yet."""
+
 
 def filled(name: str, values: Mapping[str, str]) -> str:
     """A packaged file with its places filled."""
@@ -29,10 +32,20 @@ def networks(found: Iterable[object]) -> str:
     return " ".join(str(network) for network in found)
 
 
-def server(host: str, port: int) -> str:
-    """What a `server` line takes; a name is asked for again and again."""
+def server(name: str, host: str, port: int, *, most: int = 1) -> str:
+    """The line of a server, by its address or its socket (port 0); places for so many, if it is a name."""
+    if not port:
+        return f"server {name} unix@{host}"
+    if not is_name(host):
+        return f"server {name} {f'ipv6@{host}' if ':' in host else host}:{port}"
+    # Out of work until the agent knows an address: HAProxy's own resolver knows no search domains.
+    return f"server-template {name} 1-{most} {UNKNOWN}:{port} disabled"
+
+
+def is_name(host: str) -> bool:
+    """Whether it is to be looked up."""
     try:
-        ip = ipaddress.ip_address(host)
+        ipaddress.ip_address(host)
     except ValueError:
-        return f"{host}:{port} resolvers system init-addr last,libc,none"
-    return f"ipv6@{ip}:{port}" if ip.version == 6 else f"{ip}:{port}"
+        return True
+    return False

@@ -1,18 +1,17 @@
 """Ports of workspaces that only they themselves reach, opened to the proxy: each by a listener of this worker."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import structlog
 
 from mlhub_shared.contracts.workspace import Endpoint
 from mlhub_shared.errors import Permanent, Temporary
+from mlhub_shared.runtime.hosts import Callers, Lookup, Network, lookup
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker.entry import EntryError, Joint, Loopback
 
@@ -28,21 +27,32 @@ _MOST_CONNECTIONS = 64
 _TRIES = 50
 _SECONDS_TO_RESOLVE = 2
 
-Network = IPv4Network | IPv6Network
 Wait = Callable[[str], Awaitable[object]]
 """Returns when the workspace of this name runs no more."""
 
 
 class ProxyAddresses:
-    """From where relays take connections: where the proxy's probe frontend is, and the networks that are named."""
+    """From where relays take connections: where the proxies' probe frontends are, and other networks and hosts."""
 
-    def __init__(self, probe_url: str, networks: tuple[str, ...] = ()) -> None:
+    def __init__(self, probe_url: str, places: tuple[str, ...] = (), lookup: Lookup = lookup) -> None:
         self._host = urlsplit(probe_url).hostname or ""
-        self._networks = frozenset(ip_network(text, strict=False) for text in networks)
+        self._proxy = Callers([_place(self._host)], lookup)
+        self._others = Callers(map(_place, places), lookup)
 
     async def now(self) -> frozenset[Network]:
         """As names mean it now; Temporary if that can't be known."""
-        return self._networks | {ip_network(address) for address in await _resolved(self._host)}
+        await asyncio.gather(self._proxy.look(), self._others.look())
+        if not self._proxy.networks:
+            raise Temporary(f"the address of {self._host} is not known now")
+        return self._proxy.networks | self._others.networks
+
+    async def follow(self) -> None:
+        """Look again and again where they are, until cancelled."""
+        await asyncio.gather(self._proxy.follow(), self._others.follow())
+
+    def admits(self, peer: str) -> bool:
+        """As names meant it when they were looked at last. Empty: it has gone already."""
+        return self._proxy.admits(peer) or self._others.admits(peer)
 
 
 @dataclass
@@ -53,17 +63,12 @@ class _Relay:
     port: int
     endpoint: Endpoint
     server: asyncio.Server
-    peers: frozenset[Network]
     used_at: float
     connections: dict[Joint, asyncio.Task[None]] = field(default_factory=dict)
 
     @property
     def is_idle(self) -> bool:
         return not self.connections
-
-    def admits(self, peer: str) -> bool:
-        """Empty: it has gone already."""
-        return bool(peer) and any(ip_address(peer) in network for network in self.peers)
 
 
 class Relays:
@@ -76,26 +81,30 @@ class Relays:
         self._opening = asyncio.Lock()
         self._resting: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._following: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     async def open(self, name: str, port: int, loopback: Loopback) -> Endpoint:
         """Where the proxy reaches a port of a workspace's loopback, for as long as it is used or asked for again."""
-        peers = await self._proxy.now()
+        await self._proxy.now()
+        if self._following is None:
+            self._following = asyncio.ensure_future(self._proxy.follow())
+            self._tasks.add(self._following)
         async with self._opening:
             relay = self._relays.get((name, port))
             if relay is None:
                 self._make_room(name)
-                relay = await self._open(name, port, loopback, peers)
-            relay.peers, relay.used_at = peers, self._loop.time()
+                relay = await self._open(name, port, loopback)
+            relay.used_at = self._loop.time()
             return relay.endpoint
 
     async def aclose(self) -> None:
         """Close them all, and what goes through them."""
         await end_tasks(*self._tasks)
 
-    async def _open(self, name: str, port: int, loopback: Loopback, peers: frozenset[Network]) -> _Relay:
+    async def _open(self, name: str, port: int, loopback: Loopback) -> _Relay:
         server, endpoint = await self._listen(lambda: Joint(lambda joint: self._arrived(relay, joint, loopback)))
-        relay = _Relay(name, port, endpoint, server, peers, self._loop.time())
+        relay = _Relay(name, port, endpoint, server, self._loop.time())
         await server.start_serving()
         self._relays[name, port] = relay
         task = asyncio.ensure_future(self._keep(relay))
@@ -105,7 +114,7 @@ class Relays:
         return relay
 
     async def _listen(self, factory: Callable[[], Joint]) -> tuple[asyncio.Server, Endpoint]:
-        host = str(next(iter(await _resolved(self._host))))
+        host = await self._address()
         now = self._loop.time()
         self._resting = {port: until for port, until in self._resting.items() if until > now}
         for _ in range(_TRIES):
@@ -115,6 +124,13 @@ class Relays:
                 return server, Endpoint(host=host, port=port)
             server.close()
         raise Temporary("no port is free for a relay now")
+
+    async def _address(self) -> str:
+        try:
+            async with asyncio.timeout(_SECONDS_TO_RESOLVE):
+                return str(next(iter(await lookup(self._host))))
+        except OSError as error:
+            raise Temporary(f"the address of {self._host} is not known now") from error
 
     def _make_room(self, name: str) -> None:
         own = [relay for relay in self._relays.values() if relay.name == name]
@@ -145,7 +161,7 @@ class Relays:
         relay.server.close()
 
     def _arrived(self, relay: _Relay, joint: Joint, loopback: Loopback) -> None:
-        if not relay.admits(joint.peer):
+        if not self._proxy.admits(joint.peer):
             log.warning("relay.refused", workspace=relay.name, peer=joint.peer)
             joint.abort()
             return
@@ -168,12 +184,8 @@ async def _waited(wait: Wait, name: str) -> None:
     await wait(name)
 
 
-async def _resolved(host: str) -> list[IPv4Address | IPv6Address]:
-    with suppress(ValueError):
-        return [ip_address(host)]
+def _place(text: str) -> Network | str:
     try:
-        async with asyncio.timeout(_SECONDS_TO_RESOLVE):
-            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError) as error:
-        raise Temporary(f"the address of {host} is not known now") from error
-    return list(dict.fromkeys(ip_address(one[4][0]) for one in found))
+        return ip_network(text, strict=False)
+    except ValueError:
+        return text

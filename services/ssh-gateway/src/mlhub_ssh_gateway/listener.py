@@ -9,10 +9,12 @@ from typing import Any, Self
 import asyncssh
 import structlog
 
-from mlhub_ssh_gateway.admission import Admission, parsed_address
+from mlhub_shared.runtime.hosts import Callers
+from mlhub_shared.runtime.own_network import network_of
+from mlhub_ssh_gateway.admission import Admission
 from mlhub_ssh_gateway.connection import Client, Desk
 from mlhub_ssh_gateway.metrics import REFUSED
-from mlhub_ssh_gateway.ports import Address, Network, TcpAddress, network_of, parse_address
+from mlhub_ssh_gateway.ports import Address, TcpAddress, parse_address
 from mlhub_ssh_gateway.proxied import BadHeader, read_origin
 from mlhub_ssh_gateway.settings import SshGatewaySettings
 
@@ -52,7 +54,7 @@ class Listener:
         )
         self._own = TcpAddress(settings.listen_host, settings.listen_port)
         self._proxied = parse_address(settings.proxied_listen) if settings.proxied_listen else None
-        self._proxies: tuple[Network, ...] = ()
+        self._proxies = Callers(())
         self._socks: dict[Address, socket.socket] = {}
         self._options: asyncssh.SSHServerConnectionOptions
         self._clients: set[asyncio.Task[None]] = set()
@@ -66,7 +68,8 @@ class Listener:
 
     async def __aenter__(self) -> Self:
         self._options = await asyncssh.SSHServerConnectionOptions.construct(config=None, **self._option_fields())
-        self._proxies = self._networks()
+        self._proxies = self._callers()
+        await self._proxies.look()
         for address in (self._own, self._proxied):
             if address is not None:
                 self._socks[address] = address.listen()
@@ -92,6 +95,7 @@ class Listener:
     async def run(self) -> None:
         """Accept for ever."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._proxies.follow())
             for address, sock in self._socks.items():
                 group.create_task(self._accept(sock, self._take if address is self._own else self._take_proxied))
 
@@ -113,7 +117,7 @@ class Listener:
             self._keep(self._serve(sock, address))
 
     def _take_proxied(self, sock: socket.socket, proxy: str) -> None:
-        if proxy and not any(parsed_address(proxy) in network for network in self._proxies):
+        if proxy and not self._proxies.admits(proxy):
             self._refuse(sock, "no-proxy")
         elif self._without_header >= _MOST_HEADERS:
             self._refuse(sock, "full")
@@ -176,11 +180,11 @@ class Listener:
             self._refuse(sock, reason)
         return reason is None
 
-    def _networks(self) -> tuple[Network, ...]:
-        networks = self._settings.proxied_from
-        if not isinstance(networks, str):
-            return networks
-        return (network_of(self._proxied.host),) if isinstance(self._proxied, TcpAddress) else ()
+    def _callers(self) -> Callers:
+        places = self._settings.proxied_from
+        if not isinstance(places, str):
+            return Callers(places)
+        return Callers([network_of(self._proxied.host)] if isinstance(self._proxied, TcpAddress) else ())
 
     def _refuse(self, sock: socket.socket, reason: str) -> None:
         REFUSED.labels(reason=reason).inc()

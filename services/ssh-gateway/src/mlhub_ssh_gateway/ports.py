@@ -1,10 +1,8 @@
 """Sockets to listen on, by address or by path."""
 
 import errno
-import ipaddress
 import re
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,6 @@ _BACKLOG = 1024
 _PREFIX = "unix:"
 _LONGEST_PATH = 107
 """Bytes that the kernel has room for."""
-_ROUTES = Path("/proc/net/route")
-"""The kernel's own table, IPv4: interface, destination, gateway, ..., mask; numbers in hexadecimal, bytes reversed."""
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
@@ -87,25 +81,3 @@ def parse_address(text: str) -> Address:
     if found is None or int(found[3]) > 65535:
         raise ValueError("must be host:port or unix:/path")
     return TcpAddress(found[1] or found[2], int(found[3]))
-
-
-def network_of(host: str, routes: Path = _ROUTES) -> Network:
-    """The network that this machine is on by that address of its own (IPv4); OSError or ValueError if it is on none."""
-    address = ipaddress.IPv4Address(socket.gethostbyname(host))
-    if address.is_loopback:
-        return ipaddress.ip_network("127.0.0.0/8")
-    found = [network for network in _connected(routes.read_text()) if address in network]
-    if not found:
-        raise ValueError(f"{address} is on no network of this machine")
-    return max(found, key=lambda network: network.prefixlen)
-
-
-def _connected(routes: str) -> Iterator[ipaddress.IPv4Network]:
-    for line in routes.splitlines()[1:]:
-        _, destination, gateway, _, _, _, _, mask, *_ = line.split()
-        if int(gateway, 16) == 0 and int(mask, 16) != 0:
-            yield ipaddress.IPv4Network((_bytes(destination), str(ipaddress.IPv4Address(_bytes(mask)))))
-
-
-def _bytes(reversed_hex: str) -> bytes:
-    return bytes.fromhex(reversed_hex)[::-1]

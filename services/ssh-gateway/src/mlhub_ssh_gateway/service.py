@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from mlhub_shared.bus import Table
+from mlhub_shared.bus.outbox import Outbox
 from mlhub_shared.contracts.queries import END_SESSION, EndSession
 from mlhub_shared.runtime.service import Runtime
 from mlhub_ssh_gateway.access import Doorkeeper
@@ -16,10 +17,10 @@ from mlhub_ssh_gateway.connection import Desk
 from mlhub_ssh_gateway.destinations import parse_pattern
 from mlhub_ssh_gateway.ending import Endings
 from mlhub_ssh_gateway.hub_api import HubApi
-from mlhub_ssh_gateway.journal import Journal
 from mlhub_ssh_gateway.keys import load_or_make
 from mlhub_ssh_gateway.listener import Listener
 from mlhub_ssh_gateway.lockout import Lockout
+from mlhub_ssh_gateway.metrics import UNSENT
 from mlhub_ssh_gateway.neighbours import Neighbours
 from mlhub_ssh_gateway.own_keys import OwnKeys
 from mlhub_ssh_gateway.quiet import Quiet
@@ -39,9 +40,9 @@ async def build(runtime: Runtime, settings: SshGatewaySettings) -> AsyncIterator
     bus = runtime.bus
     records, keys, leases = (bus.start_table(bucket) for bucket in (bus.workspaces, bus.ssh_keys, bus.workers))
     api = HubApi.open(settings.hub_api_url, settings.hub_api_token, settings.hub_timeout)
-    journal, own_keys = Journal(bus), OwnKeys(records)
+    outbox, own_keys = Outbox(bus, UNSENT.inc), OwnKeys(records)
     activity = ActivityReports(api, runtime.clock, settings.activity_interval, lambda: sessions.moved())
-    sessions = Sessions(runtime.clock, journal.write, activity.note)
+    sessions = Sessions(runtime.clock, outbox.write, activity.note)
     roster = Roster(bus, sessions, settings.replica)
     quiet = Quiet(records, sessions, settings.quiet_after_stop, runtime.clock)
     doors = Doors(
@@ -56,7 +57,7 @@ async def build(runtime: Runtime, settings: SshGatewaySettings) -> AsyncIterator
         doors=doors,
         sessions=sessions,
         neighbours=Neighbours(records, own_keys),
-        refusals=Refusals(journal.write),
+        refusals=Refusals(outbox.write),
         lockout=Lockout(settings.max_failures),
         pace=Pace(settings.logins_per_second),
         max_connections=settings.max_connections,
@@ -70,7 +71,7 @@ async def build(runtime: Runtime, settings: SshGatewaySettings) -> AsyncIterator
     try:
         async with Listener(settings, host_key, desk) as listener:
             works: dict[str, Callable[[], Awaitable[None]]] = {
-                "journal": journal.run,
+                "outbox": outbox.run,
                 "activity": activity.run,
                 "refusals": desk.refusals.run,
                 "roster": roster.run,
@@ -85,7 +86,7 @@ async def build(runtime: Runtime, settings: SshGatewaySettings) -> AsyncIterator
             yield
     finally:
         desk.refusals.flush()
-        await asyncio.gather(journal.flush(), roster.flush())
+        await asyncio.gather(outbox.flush(), roster.flush())
         await api.close()
 
 

@@ -11,9 +11,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
+from mlhub_shared.runtime.hosts import OWN, Network, Place
 from mlhub_shared.runtime.settings import CommonSettings
 from mlhub_ssh_gateway.destinations import parse_pattern
-from mlhub_ssh_gateway.ports import Network, parse_address
+from mlhub_ssh_gateway.ports import parse_address
 
 
 def _seconds(value: object) -> object:
@@ -21,10 +22,6 @@ def _seconds(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
     return value
-
-
-OWN = "own"
-"""In the place of networks: the one that the listener is on."""
 
 
 def _split(value: object) -> object:
@@ -71,11 +68,11 @@ class SshGatewaySettings(CommonSettings):
     The header is believed, so only the proxy may reach it. None: there is no such proxy.
     """
 
-    proxied_from: Annotated[tuple[Network, ...] | Literal["own"], NoDecode, BeforeValidator(_split)] = (
+    proxied_from: Annotated[tuple[Place, ...] | Literal["own"], NoDecode, BeforeValidator(_split)] = (
         ipaddress.ip_network("127.0.0.0/8"),
         ipaddress.ip_network("::1/128"),
     )
-    """Where such a proxy may call from, separated by commas; a socket's file needs no such list.
+    """Where such a proxy may call from, networks and names of hosts, separated by commas; a socket needs no such list.
 
     `own`: the network of the address above, as an engine of containers has made it.
     """

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mlhub_proxy.certificates.pair import Pair, read_pair
-from mlhub_proxy.settings import Network, ProxySettings
+from mlhub_proxy.settings import ProxySettings
+from mlhub_shared.runtime.hosts import Network
 
 SUBJECT = "CN=ML Hub\\, signed by itself"
 

@@ -17,6 +17,7 @@ from mlhub_proxy.tools.login import PREFIX, Login
 from mlhub_proxy.tools.pages import Pages, Refusal
 from mlhub_proxy.tools.recent import Recent
 from mlhub_proxy.tools.seals import Seals
+from mlhub_shared.bus.outbox import Outbox
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_shared.runtime.service import Runtime, serve_app
 
@@ -60,10 +61,10 @@ async def _admit(
     stack.push_async_callback(hub.close)
     visitors = Recent(hub.whose, keep_visitor, most=_MOST_VISITORS)
     stack.push_async_callback(visitors.close)
-    seals, denials = Seals(secret), Denials(runtime.bus)
-    runtime.keep_running("denials", denials.run)
+    seals, outbox = Seals(secret), Outbox(runtime.bus)
+    runtime.keep_running("denials", outbox.run)
     Login(hub, seals, pages, record_of, settings).add_to(login)
-    doorkeeper = Doorkeeper(runtime.bus, record_of, visitors, seals, denials, base=settings.base_url)
+    doorkeeper = Doorkeeper(runtime.bus, record_of, visitors, seals, Denials(outbox.write), base=settings.base_url)
     stack.push_async_callback(doorkeeper.close)
     return doorkeeper.admit
 
