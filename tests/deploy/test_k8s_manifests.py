@@ -1,0 +1,140 @@
+"""What `kubectl apply -k` sends: as Kubernetes takes it, and as its schemas don't see."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mlhub_shared.runtime.service import DRAIN
+from tests.support.manifests import pod_rules, rules
+from tests.support.manifests.objects import K8S, Objs, find, kustomize, of_kind, rendered, workload
+from tests.support.manifests.rules import Rule
+from tests.support.manifests.schemas import VERSIONS, invalid
+
+OVERLAYS = ("single", "production")
+COMPONENTS = ("ingress", "pre-puller", "quota")
+RULES = (*rules.RULES, *pod_rules.RULES)
+
+
+def over(folder: Path, overlay: str, *lines: str) -> Objs:
+    """An operator's own kustomization on top of an overlay."""
+    base = os.path.relpath(K8S / "overlays" / overlay, folder)
+    text = ["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization", f"resources: [{base}]", *lines]
+    (folder / "kustomization.yaml").write_text("\n".join(text))
+    return kustomize(folder)
+
+
+def with_component(folder: Path, name: str) -> Objs:
+    return over(folder, "production", f"components: [{os.path.relpath(K8S / 'components' / name, folder)}]")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_object_is_valid_to_the_last_field(overlay: str, version: str) -> None:
+    assert invalid(rendered(overlay), version) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_no_schema_sees_is_right(overlay: str, rule: Rule) -> None:
+    assert list(rule(rendered(overlay))) == []
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_components_fit(name: str, tmp_path: Path) -> None:
+    found = with_component(tmp_path, name)
+    assert [problem for version in VERSIONS for problem in invalid(found, version)] == []
+    assert [problem for rule in RULES for problem in rule(found)] == []
+    assert len(found) > len(rendered("production"))
+
+
+def test_by_ingress_nothing_but_ssh_is_open_beside_it(tmp_path: Path) -> None:
+    found = with_component(tmp_path, "ingress")
+    types = {obj["metadata"]["name"]: obj["spec"].get("type", "ClusterIP") for obj in of_kind(found, "Service")}
+    assert {name for name, kind in types.items() if kind != "ClusterIP"} == {"ssh-gateway"}
+    ports = [port["port"] for port in find(found, "Service", "ssh-gateway")["spec"]["ports"]]
+    assert ports == [22]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_people_come_in_by_the_proxy_alone(overlay: str) -> None:
+    services = of_kind(rendered(overlay), "Service")
+    open_ones = [obj["metadata"]["name"] for obj in services if obj["spec"].get("type", "ClusterIP") != "ClusterIP"]
+    assert open_ones == ["proxy"]
+
+
+def test_a_change_of_settings_starts_their_readers_again(tmp_path: Path) -> None:
+    changed = over(
+        tmp_path,
+        "single",
+        "configMapGenerator: [{name: settings, namespace: mlhub, behavior: merge, literals: [MLHUB_MAX_CPU=2]}]",
+    )
+    assert find(changed, "ConfigMap", "settings")["data"]["MLHUB_MAX_CPU"] == "2"
+    for name in ("hub", "spawner-worker", "cleanup", "ssh-gateway", "proxy"):
+        assert workload(changed, name).template != workload(rendered("single"), name).template
+    assert workload(changed, "nats").template == workload(rendered("single"), "nats").template
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_image_is_one_that_scripts_images_makes(overlay: str, tmp_path: Path) -> None:
+    line = next(line for line in (K8S.parent / "scripts/images").read_text().splitlines() if "set --" in line)
+    ours = {f"mlhub-{name}:latest" for name in line.partition("set -- ")[2].split()} - {"mlhub-workspace:latest"}
+    found = {
+        container["image"]
+        for maker in map(workload, [rendered(overlay)] * 7, sorted(pod_rules.MADE | {"secrets"}))
+        for container in maker.containers
+    }
+    assert found == ours
+    moved = over(tmp_path, overlay, "images: [{name: mlhub-nats, newName: nats, newTag: 2.14-alpine}]")
+    assert workload(moved, "nats").containers[0]["image"] == "nats:2.14-alpine"
+
+
+def test_production_has_two_or_more_of_what_may_be_lost() -> None:
+    found = rendered("production")
+    replicas = {name: workload(found, name).obj["spec"].get("replicas") for name in pod_rules.MADE}
+    assert replicas == {"hub": 1, "cleanup": 1, "nats": 3, "spawner-worker": 2, "proxy": None, "ssh-gateway": None}
+    for obj in of_kind(found, "HorizontalPodAutoscaler"):
+        assert obj["spec"]["minReplicas"] >= 2
+    # What there is one of is never there twice, and what is scaled is never gone all at once.
+    for name in ("hub", "cleanup"):
+        assert workload(found, name).obj["spec"]["strategy"] == {"type": "Recreate"}
+    for name in ("proxy", "ssh-gateway", "spawner-worker"):
+        assert workload(found, name).obj["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    budgets = {obj["metadata"]["name"] for obj in of_kind(found, "PodDisruptionBudget")}
+    assert budgets == pod_rules.MADE - {"hub", "cleanup"}
+
+
+def test_productions_hub_keeps_nothing_and_does_not_begin_without_its_database() -> None:
+    found = rendered("production")
+    hub = workload(found, "hub")
+    assert hub.volumes["data"] == {"name": "data", "emptyDir": {}}
+    assert of_kind(found, "PersistentVolumeClaim") == []
+    sources = [source["secret"] for source in hub.volumes["secrets"]["projected"]["sources"]]
+    needed = [source for source in sources if source["name"] == "given" and not source.get("optional")]
+    assert [item["key"] for source in needed for item in source["items"]] == ["MLHUB_HUB_DATABASE_URL"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_bus_being_away_shuts_nobody_out(overlay: str) -> None:
+    found = rendered(overlay)
+    # Ready is who can serve; who says more by its readiness gets requests all the same.
+    for name in ("proxy", "ssh-gateway"):
+        (container,) = workload(found, name).containers
+        assert "tcpSocket" in container["readinessProbe"]
+        assert container["startupProbe"]["httpGet"]["path"] == "/ready"
+    for name in ("hub", "cleanup"):
+        assert find(found, "Service", name)["spec"]["publishNotReadyAddresses"] is True
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_everybody_gets_the_time_that_its_end_takes(overlay: str) -> None:
+    found = rendered(overlay)
+    for name in ("hub", "spawner-worker", "cleanup", "ssh-gateway", "proxy"):
+        maker = workload(found, name)
+        (container,) = maker.containers
+        pause = float(container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [0, 0])[1])
+        env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+        # HAProxy gets its grace, then two seconds for each harder signal.
+        haproxy = float(env["MLHUB_PROXY_SHUTDOWN_GRACE"]) + 4 if name == "proxy" else 0
+        # The web server, then the background tasks.
+        assert maker.pod["terminationGracePeriodSeconds"] >= pause + haproxy + 2 * DRAIN, name
