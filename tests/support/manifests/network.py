@@ -64,8 +64,10 @@ def _namespace_labels(objects: Objs, name: str) -> dict[str, str]:
 
 
 def _is_port(ports: list[Obj] | None, port: int) -> bool:
-    return not ports or any(
-        found.get("protocol", "TCP") == "TCP"
-        and ("port" not in found or found["port"] <= port <= found.get("endPort", found["port"]))
-        for found in ports
-    )
+    return not ports or any(_fits(found, port) for found in ports)
+
+
+def _fits(found: Obj, port: int) -> bool:
+    first: int = found.get("port", 0)
+    last: int = found.get("endPort", first or 65535)
+    return found.get("protocol", "TCP") == "TCP" and first <= port <= last

@@ -85,7 +85,9 @@ class Workload:
     @property
     def volumes(self) -> dict[str, Obj]:
         """Those claimed for each replica, too."""
-        claimed = {claim["metadata"]["name"]: {} for claim in self.obj["spec"].get("volumeClaimTemplates", [])}
+        claimed: dict[str, Obj] = {
+            claim["metadata"]["name"]: {} for claim in self.obj["spec"].get("volumeClaimTemplates", [])
+        }
         return {volume["name"]: volume for volume in self.pod.get("volumes", [])} | claimed
 
     @property

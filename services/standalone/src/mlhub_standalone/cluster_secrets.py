@@ -9,12 +9,12 @@ it. Runs as a Job, with rights on these Secrets alone. Shows names, and no secre
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlhub_standalone import credentials, nats_config
-from mlhub_standalone.cluster_api import ClusterApi, Found, SomebodyElseWasFirst, TryLater, in_cluster
+from mlhub_standalone.cluster_api import ClusterApi, SomebodyElseWasFirst, TryLater, in_cluster
 from mlhub_standalone.console import say
 from mlhub_standalone.data_dir import DataDir
 from mlhub_standalone.errors import LauncherError
@@ -59,7 +59,7 @@ def _fill(api: ClusterApi) -> None:
     """
     found = {name: api.read(name) for name in SECRETS}
     with TemporaryDirectory() as folder:
-        wanted = _complete(DataDir(Path(folder)), found)
+        wanted = complete(DataDir(Path(folder)), {name: secret.data for name, secret in found.items()})
     for name, secret in found.items():
         missing = {key: text for key, text in wanted[name].items() if key not in secret.data}
         if not missing:
@@ -72,12 +72,12 @@ def _fill(api: ClusterApi) -> None:
             say(f"Secret {name}: added {', '.join(sorted(missing))}")
 
 
-def _complete(data: DataDir, found: dict[str, Found]) -> dict[str, dict[str, str]]:
-    """What every Secret shall hold, from what all of them hold now."""
+def complete(data: DataDir, found: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, str]]:
+    """What every Secret shall hold, from what all of them hold now; the folder is for that alone."""
     data.create()
-    for name, secret in found.items():
+    for name in SECRETS:
         data.secrets(name).mkdir()
-        for key, value in secret.data.items():
+        for key, value in found.get(name, {}).items():
             (data.secrets(name) / key).write_bytes(value)
     try:
         made = credentials.make(data)
