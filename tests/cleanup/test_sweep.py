@@ -242,8 +242,9 @@ async def test_what_has_no_record_is_reported_only(bus: Bus, seen: Seen, sweep: 
         return Resources(node="n1", resources=held)
 
     await bus.answer(LIST_RESOURCES, ListResources, listed, node="n1")
-    for node in ("n1", "n2"):
-        await bus.workers.put(node, WorkerLease(node=node, pool="default", backend="process", started_at=NOW))
+    for node, replica in (("n1", "r1"), ("n1", "r2"), ("n2", "")):
+        lease = WorkerLease(node=node, replica=replica, pool="default", backend="process", started_at=NOW)
+        await bus.workers.put(lease.key, lease)
     await seen.settled()
     report = await sweep.users(dry_run=False)
     assert report.unclaimed == held[1:]

@@ -71,6 +71,31 @@ async def test_a_lost_worker_is_told_of_once_for_each_time(bus: Bus, seen: Seen,
     assert await told() == ["n1", "n1"]
 
 
+async def test_a_node_that_workers_share_is_lost_with_the_last_of_them(bus: Bus, seen: Seen) -> None:
+    records, leases, clock = bus.start_table(bus.workspaces), bus.start_table(bus.workers), Hands()
+    await asyncio.gather(records.synced(), leases.synced())
+    workers = LostWorkers(bus, records, leases, clock, AFTER)
+    await seen.put(living("a", node="n1", until=None))
+    for replica in ("r1", "r2"):
+        shared = lease("n1").model_copy(update={"replica": replica})
+        await bus.workers.put(shared.key, shared)
+    await until(lambda: len(records) == 1 and len(leases) == 2)
+
+    async def told() -> int:
+        await workers.look()
+        clock.forward(AFTER)
+        await workers.look()
+        return len(await seen.events(EventKind.WORKER_LOST))
+
+    assert await told() == 0
+    await bus.workers.delete("n1.r1")
+    await until(lambda: len(leases) == 1)
+    assert await told() == 0
+    await bus.workers.delete("n1.r2")
+    await until(lambda: len(leases) == 0)
+    assert await told() == 1
+
+
 async def test_nobody_is_lost_while_the_bus_is_away(bus: Bus, seen: Seen, nats_server: NatsServer) -> None:
     records, leases, clock = bus.start_table(bus.workspaces), bus.start_table(bus.workers), Hands()
     await asyncio.gather(records.synced(), leases.synced())

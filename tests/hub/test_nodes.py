@@ -46,6 +46,26 @@ async def test_a_node_is_away_only_after_a_while_and_back_at_once(bus: Bus) -> N
             await asyncio.wait_for(anext(changes), 0.5)
 
 
+async def test_a_node_that_workers_share_is_away_only_when_none_of_them_is_left(bus: Bus) -> None:
+    table = bus.start_table(bus.workers)
+    await table.synced()
+    nodes = Nodes(table, away_after=timedelta(0))
+    bus.run(nodes.run())
+    here = record(phase=Phase.READY, node="n1")
+    with nodes.changes() as changes:
+        for replica in ("r1", "r2"):
+            await bus.workers.put(f"n1.{replica}", lease(replica=replica))
+        assert await asyncio.wait_for(anext(changes), 5) == {"n1"}
+        await bus.workers.delete("n1.r1")
+        await until(lambda: len(table) == 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(changes), 0.3)
+        assert not nodes.is_unreachable(here)
+        await bus.workers.delete("n1.r2")
+        assert await asyncio.wait_for(anext(changes), 5) == {"n1"}
+        assert nodes.is_unreachable(here)
+
+
 async def test_only_what_is_up_on_a_node_can_be_unreachable(bus: Bus) -> None:
     table = bus.start_table(bus.workers)
     await table.synced()
@@ -82,6 +102,18 @@ def test_every_node_is_listed_also_one_that_only_has_workspaces() -> None:
         ("n2", NodeState.AWAY, 1),
         ("n3", NodeState.DRAINING, 0),
     ]
+
+
+def test_a_node_that_workers_share_is_listed_once_as_the_one_tells_it_that_is_there_the_longest() -> None:
+    now = datetime.now(UTC)
+    shared = [
+        lease("n1", replica="r2", started_at=now, running=2),
+        lease("n1", replica="r1", started_at=now - timedelta(hours=1), running=3),
+        lease("n1", replica="r3", started_at=now + timedelta(hours=1), running=0),
+    ]
+    [node] = all_nodes(shared, [record(phase=Phase.READY, node="n1")])
+    assert node.lease is not None
+    assert (node.name, node.lease.replica, node.lease.running, node.workspaces) == ("n1", "r1", 3, 1)
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -146,3 +178,33 @@ async def test_a_workspace_whose_node_is_away_is_unreachable_everywhere_and_come
     assert not await is_unreachable()
     assert not [command for command in stage.worker.commands if command.kind == "stop"]
     await admin.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_workers_that_share_a_node_count_once(stage: Stage) -> None:
+    for replica in ("r1", "r2"):
+        await stage.bus.workers.put(f"shared.{replica}", lease("shared", replica=replica, capacity=3, running=3))
+
+    async def listed() -> list[str]:
+        return [node["node"] for node in await stage.api("GET", "/nodes", expect=200)]
+
+    async def is_listed() -> bool:
+        return await listed() == ["node1", "shared"]
+
+    await until_async(is_listed)
+    stage.worker.spawn_until = Phase.QUEUED
+    await stage.user("wim")
+    await stage.api("POST", "/users/wim/server", expect=202)
+    await stage.until_phase("ws-wim-test", Phase.QUEUED)
+    async with stage.api.progress("wim") as progress:
+        await progress.until(message="Queued: 1st in line, all 5 places are taken")
+    stage.worker.spawn_until = Phase.READY
+    await stage.bus.workers.delete("shared.r1")
+    assert await listed() == ["node1", "shared"]
+    await stage.bus.workers.delete("shared.r2")
+
+    async def is_gone() -> bool:
+        return await listed() == ["node1"]
+
+    await until_async(is_gone)
+    await stage.api("DELETE", "/users/wim/server", expect=204)

@@ -19,11 +19,17 @@ TWO = ("0", "1")
         ("2", TWO, ("2",), False),
         ("0,2", TWO, ("0", "2"), False),
         ("0", (), ("0",), False),
+        ("count:2", TWO, (), False),
     ],
 )
 def test_what_is_asked_for_on_a_node(asked: str | None, there: tuple[str, ...], meant: object, is_there: bool) -> None:
     assert gpus.ids(asked, there) == meant
     assert gpus.is_there(asked, there) is is_there
+
+
+@pytest.mark.parametrize(("asked", "is_there"), [(None, True), ("count:2", True), ("all", False), ("0", False)])
+def test_a_node_that_counts_its_gpus_has_any_number_and_none_by_its_id(asked: str | None, is_there: bool) -> None:
+    assert gpus.is_there(asked, (), are_counted=True) is is_there
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,27 @@ def test_what_a_node_may_give_one_day_is_not_refused(asked: Need) -> None:
     check_possible(asked, NODES)
 
 
+def test_gpus_that_are_counted_go_to_whom_the_backend_gives_them() -> None:
+    pool = Pool([site("n1", gpus=("0",)), site("n2", gpus_counted=True)])
+    for _ in range(3):
+        assert pool.turn(need(gpus="count:8")) == ("n2",), "how many there are is the backend's to know"
+    check_possible(need(gpus="count:8"), [Node("n1", gpus=("0",)), Node("n2", gpus_counted=True)])
+
+
+@pytest.mark.parametrize(
+    ("asked", "node", "words"),
+    [
+        ("count:1", Node("n1", gpus=("0",)), "asked for by their ids"),
+        ("0", Node("n1", gpus_counted=True), "asked for by their number"),
+        ("all", Node("n1", gpus_counted=True), "asked for by their number"),
+        ("count:1", Node("n1"), "there are no GPUs here"),
+    ],
+)
+def test_who_asks_for_gpus_in_another_way_than_they_are_given_is_told_so(asked: str, node: Node, words: str) -> None:
+    with pytest.raises(OptionsError, match=words):
+        check_possible(need(gpus=asked), [node])
+
+
 def test_the_ledger_forgets_nothing_and_nobody() -> None:
     """Whatever happens to the records, it tells what counting them all would tell."""
     chance, ledger, records = random.Random(3), Ledger(), dict[str, WorkspaceRecord]()

@@ -50,7 +50,7 @@ class Replicas:
     async def start(self, *names: str, probe: Probe = always, **settings: Any) -> None:
         """Start workers, and wait until each acts for its part."""
         for name in names:
-            await self._start(name, probe, settings)
+            await self.start_one(name, probe=probe, **settings)
         await self.count(*self.up)
 
     async def count(self, *names: str) -> None:
@@ -103,7 +103,8 @@ class Replicas:
 
         await until_async(shared)
 
-    async def _start(self, name: str, probe: Probe, settings: dict[str, Any]) -> None:
+    async def start_one(self, name: str, *, probe: Probe = always, **settings: Any) -> None:
+        """Start one, whatever the others are up to; it acts before long."""
         values: dict[str, Any] = {"node": NODE, "replica": name, "stop_grace": 0.5, "secrets_patience": 0.3}
         life = contextlib.AsyncExitStack()
         way = await life.enter_async_context(wire(self._server.port))

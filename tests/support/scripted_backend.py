@@ -56,6 +56,8 @@ class ScriptedBackend:
         self.boot = "boot-1"
         self.scripts: dict[str, Script] = {}
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.starts: Counter[tuple[str, int]] = Counter()
+        """By name and generation."""
         self.most_at_once = 0
         self.stuck: set[str] = set()
         """What can't be stopped now, nor cleared away."""
@@ -96,6 +98,7 @@ class ScriptedBackend:
         if script.running is not None and script.running.generation > job.record.generation:
             raise Temporary("a newer one runs")
         self._note("start", job.name)
+        self.starts[job.name, job.record.generation] += 1
         if "FAKE_FAIL_START" in env:
             raise BackendError("the script says no", reason=Reason(env["FAKE_FAIL_START"]))
         if self.calls["start", job.name] <= int(env.get("FAKE_BUSY", "0")):

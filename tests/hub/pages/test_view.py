@@ -46,6 +46,12 @@ def test_each_phase_has_a_word_and_a_look(phase: Phase, fields: dict[str, Any], 
     assert (status.word, status.tone) == (word, tone)
 
 
+def test_what_ails_a_workspace_that_runs_is_said_beside_it() -> None:
+    shown = row(record(phase=Phase.READY, message="Node a does not answer"))
+    assert (shown.status.word, shown.status.sentence) == ("Ready", "Node a does not answer")
+    assert "open" in shown.can
+
+
 def test_every_reason_but_a_wish_is_explained() -> None:
     for reason in Reason:
         sentence = status_of(record(phase=Phase.STOPPED, reason=reason), Server("alice")).sentence
