@@ -30,6 +30,6 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
     await bus.close()
 
 
-def bus_settings(server: NatsServer, service: str = "tests") -> BusSettings:
+def bus_settings(server: NatsServer, service: str = "tests", *, replicas: int = 1) -> BusSettings:
     """How to connect to that server."""
-    return BusSettings(url=server.url, hub="test", service=service, user=USER, password=PASSWORD)
+    return BusSettings(url=server.url, hub="test", service=service, user=USER, password=PASSWORD, replicas=replicas)

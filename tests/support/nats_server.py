@@ -20,9 +20,12 @@ def nats_server_binary() -> str:
 class NatsServer:
     """Starts, kills and restarts one server on one port and store."""
 
-    def __init__(self, folder: Path, *, sync: str | None = None) -> None:
-        """`sync` is the server's `sync_interval`; None: its default, which a test need not wait for."""
-        self.folder, self.port, self._sync = folder, free_port(), sync
+    def __init__(self, folder: Path, *, sync: str | None = None, more: str = "") -> None:
+        """`sync` is the server's `sync_interval`; None: its default, which a test need not wait for.
+
+        `more` is added to its configuration.
+        """
+        self.folder, self.port, self._sync, self._more = folder, free_port(), sync, more
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -37,6 +40,7 @@ class NatsServer:
             f'listen: "127.0.0.1:{self.port}"\n'
             f'jetstream {{ store_dir: "{self.folder / "store"}"{sync} }}\n'
             f'authorization {{ user: "{USER}", password: "{PASSWORD}" }}\n'
+            f"{self._more}"
         )
         log = (self.folder / "nats.log").open("ab")
         try:

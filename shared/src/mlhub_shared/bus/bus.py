@@ -306,7 +306,7 @@ class Bus:
         backoff = Backoff()
         while True:
             try:
-                await provision(self.connection, self.subjects)
+                await provision(self.connection, self.subjects, replicas=self.connection.settings.replicas)
             except BusUnavailable as error:
                 log.warning("bus.not_provisioned", error=str(error))
                 await backoff.sleep()

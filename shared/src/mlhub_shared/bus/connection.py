@@ -57,6 +57,8 @@ class BusSettings:
     service: str
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    replicas: int = 1
+    """Servers that keep a copy of each stream; the same for every service of a deployment."""
 
 
 @dataclass(frozen=True)
@@ -175,11 +177,14 @@ class Connection:
                 return ack.seq
 
     async def last(self, stream: str, subject: str, *, patience: timedelta = PATIENCE) -> Raw | None:
-        """The last message of a subject, None if there is none; raises BusUnavailable when `patience` is over."""
+        """The last message of a subject, None if there is none; raises BusUnavailable when `patience` is over.
+
+        As the stream's leader has it: a direct read is answered by any replica, also one that lags behind.
+        """
         deadline, backoff = time.monotonic() + patience.total_seconds(), Backoff()
         while True:
             try:
-                message = await self.js.get_last_msg(stream, subject, direct=True)
+                message = await self.js.get_last_msg(stream, subject)
             except nats.js.errors.NotFoundError:
                 return None
             except OUTAGES as error:
@@ -192,7 +197,7 @@ class Connection:
     async def following(self, stream: str, subject: str, *, after: int) -> Raw | None:
         """The first message of a subject behind that sequence, None if there is none; raises BusUnavailable."""
         try:
-            message = await self.js.get_msg(stream, after + 1, subject, direct=True, next=True)
+            message = await self.js.get_msg(stream, after + 1, subject, next=True)
         except nats.js.errors.NotFoundError:
             return None
         except OUTAGES as error:

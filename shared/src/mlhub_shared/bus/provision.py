@@ -11,6 +11,9 @@ from mlhub_shared.contracts.subjects import Subjects
 from mlhub_shared.errors import BusUnavailable, Permanent
 
 _NAME_IN_USE = 10058
+_NOT_CLUSTERED = 10074
+_TOO_FEW_SERVERS = {10005, 10023}
+"""No peers for all copies, or none with the room for them: a server may be about to start."""
 _LEASE_MARKERS_TTL = timedelta(seconds=1)
 _DEAD_LETTERS_AGE = timedelta(days=30)
 
@@ -21,10 +24,21 @@ async def provision(connection: Connection, subjects: Subjects, *, replicas: int
         config.num_replicas = replicas
         try:
             await _ensure(connection.js, config)
+        except nats.js.errors.APIError as error:
+            raise _refusal(config, error) from error
         except OUTAGES as error:
             raise BusUnavailable("the bus is away") from error
-        except nats.js.errors.APIError as error:
-            raise Permanent(f"the bus refuses stream {config.name}: {error.description}") from error
+
+
+def _refusal(config: StreamConfig, error: nats.js.errors.APIError) -> BusUnavailable | Permanent:
+    copies = f"MLHUB_NATS_REPLICAS is {config.num_replicas}"
+    if error.err_code == _NOT_CLUSTERED:
+        return BusUnavailable(f"{copies}, but the NATS server is not in a cluster")
+    if error.err_code in _TOO_FEW_SERVERS:
+        return BusUnavailable(f"{copies}, but not as many NATS servers of the cluster are there: {error.description}")
+    if isinstance(error, OUTAGES):
+        return BusUnavailable(f"the bus is not ready: {error.description}")
+    return Permanent(f"the bus refuses stream {config.name}: {error.description}")
 
 
 def streams(subjects: Subjects) -> list[StreamConfig]:

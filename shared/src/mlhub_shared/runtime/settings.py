@@ -25,6 +25,12 @@ def _enough(size: int | None) -> int | None:
     return size
 
 
+def _copies(count: int) -> int:
+    if count not in (1, 3, 5):
+        raise ValueError("must be 1, 3 or 5: more than half of the copies must agree")
+    return count
+
+
 Memory = Annotated[Size, AfterValidator(_enough)]
 """As much as a workspace needs at least; None for no limit."""
 
@@ -49,6 +55,9 @@ class CommonSettings(BaseSettings):
     nats_password: SecretStr | None = Field(default=None, validation_alias="MLHUB_NATS_PASSWORD")
     """None: no login."""
 
+    nats_replicas: Annotated[int, AfterValidator(_copies)] = Field(default=1, validation_alias="MLHUB_NATS_REPLICAS")
+    """Servers of a cluster that keep a copy of everything on the bus: 1, 3 or 5; the same for all services."""
+
     internal_token: SecretStr | None = Field(default=None, validation_alias="MLHUB_INTERNAL_TOKEN")
     """Bearer token for `/metrics` and the services' own APIs. None: those refuse everybody."""
 
@@ -71,6 +80,7 @@ class CommonSettings(BaseSettings):
             service=service,
             user=self.nats_user,
             password=self.nats_password.get_secret_value() if self.nats_password else None,
+            replicas=self.nats_replicas,
         )
 
     @classmethod
