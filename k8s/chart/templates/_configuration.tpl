@@ -1,8 +1,9 @@
 {{/* What the values say to the hub and the workers, and what is wrong with it. */}}
 
-{{/* Whether zero-to-jupyterhub's `singleuser` says more than its default command. */}}
+{{/* Whether zero-to-jupyterhub's `singleuser` says which workspaces there are: more than the defaults in values.yaml. */}}
 {{- define "mlhub.z2jh.used" -}}
-{{- with omit .Values.singleuser "cmd" "defaultUrl" "extraEnv" -}}true{{- end -}}
+{{- $defaults := dict "cmd" "jupyterhub-singleuser" "uid" 1000 "startTimeout" 300 "memory" (dict "guarantee" "1G") -}}
+{{- if ne (toJson $defaults) (toJson (omit .Values.singleuser "defaultUrl" "extraEnv")) -}}true{{- end -}}
 {{- end -}}
 
 {{/* What the file jupyterhub_user_config.py reads, as JSON; nothing if there is nothing to say. */}}
@@ -79,14 +80,22 @@
 {{/* Values that don't go together. */}}
 {{- define "mlhub.validate.rest" -}}
 {{- $values := .root.Values -}}
-{{- $problems := .problems -}}
-{{- if not (has $values.hub.db.type (list "sqlite-pvc" "postgres")) -}}
-  {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "hub.db.type: sqlite-pvc or postgres, not %s" $values.hub.db.type)) -}}
-{{- end -}}
-{{- if contains "k8s-hub" (toString $values.hub.image.name) -}}
-  {{- include "mlhub.problem" (dict "problems" $problems "text" "hub.image.name: our hub, or an image made from ours") -}}
-{{- end -}}
-{{- if and $values.cull.enabled (not $values.cull.maxAge) -}}
-  {{- include "mlhub.problem" (dict "problems" $problems "text" "cull.enabled: needs cull.maxAge; a workspace ends by its age, and nothing ends it for being idle") -}}
+{{- $db := $values.hub.db -}}
+{{- $https := $values.proxy.https -}}
+{{- $type := ternary (toString $https.type) "" (default false $https.enabled) -}}
+{{- $manual := $https.manual | default dict -}}
+{{- range $text, $is_wrong := dict
+    "hub.db.type: sqlite-pvc or postgres" (not (has $db.type (list "sqlite-pvc" "postgres")))
+    "hub.db.url: needs hub.db.type postgres" (and $db.url (ne $db.type "postgres"))
+    "hub.image.name: our hub, or an image made from ours" (contains "k8s-hub" (toString $values.hub.image.name))
+    "proxy.https.hosts: needed with proxy.https.enabled, as there is no publicUrl" (and $type (not $https.hosts) (not $values.publicUrl))
+    "proxy.https.hosts: needed for a certificate of letsencrypt" (and (eq $type "letsencrypt") (not $https.hosts))
+    "proxy.https.manual: needs key and cert" (and (eq $type "manual") (not (and $manual.key $manual.cert)))
+    "proxy.https.secret.name: needed with proxy.https.type secret" (and (eq $type "secret") (not (dig "name" "" ($https.secret | default dict))))
+    "certManager.enabled: needs proxy.https.hosts" (and $values.certManager.enabled (not $https.hosts))
+    "publicUrl: must begin with https:// where proxy.https is on" (and $type (hasPrefix "http://" (toString $values.publicUrl)))
+    "cull.enabled: needs cull.maxAge; a workspace ends by its age, and nothing ends it for being idle"
+      (and $values.cull.enabled (not $values.cull.maxAge)) -}}
+  {{- if $is_wrong -}}{{- include "mlhub.problem" (dict "problems" $.problems "text" $text) -}}{{- end -}}
 {{- end -}}
 {{- end -}}

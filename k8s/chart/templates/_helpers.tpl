@@ -16,9 +16,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{/* Of a pod that reads these configurations: it starts again when one of them has changed. */}}
 {{- define "mlhub.checksums" -}}
 {{- $context := dict "root" .root "problems" (dict "texts" list) -}}
-{{- range .of }}
-checksum/{{ . }}: {{ include (printf "mlhub.%s" .) $context | sha256sum }}
-{{- end }}
+{{- $sums := list -}}
+{{- range .of -}}
+  {{- $sums = append $sums (printf "checksum/%s: %s" . (include (printf "mlhub.%s" .) $context | sha256sum)) -}}
+{{- end -}}
+{{- join "\n" $sums -}}
 {{- end -}}
 
 {{/* Where a service's pods run, and who may fetch their images. `of`: the service's values; `affinity`: its own. */}}

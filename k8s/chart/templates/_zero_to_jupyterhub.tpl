@@ -128,10 +128,8 @@
   {{- else if $volume.nfs -}}
     {{- $_ := set $target "read_only" (or $mount.readOnly $volume.nfs.readOnly false) -}}
     {{- $shared = append $shared (merge (dict "source" (printf "nfs://%s%s" $volume.nfs.server $volume.nfs.path)) $target) -}}
-  {{- else if $volume.hostPath -}}
-    {{- $shared = append $shared (merge (dict "source" $volume.hostPath.path) $target) -}}
   {{- else -}}
-    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "%s: the volume at %s is none of persistentVolumeClaim, nfs, hostPath and memory for /dev/shm, which are what a workspace can have" $where $mount.mountPath)) -}}
+    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "%s: the volume at %s is none of persistentVolumeClaim, nfs and memory for /dev/shm, which are what a workspace can have" $where $mount.mountPath)) -}}
   {{- end -}}
 {{- end -}}
 {{- dict "volumes" $shared "shm" $shm | toJson -}}
