@@ -46,10 +46,12 @@ class House:
         self.profiles = folder / "profiles.yaml"
         self.profiles.write_text(PROFILES)
 
-    async def start(self, node: str, *, gpus: tuple[str, ...] = (), cpus: float = 4, **settings: Any) -> None:
+    async def start(
+        self, node: str, *, gpus: tuple[str, ...] = (), counted: bool = False, cpus: float = 4, **settings: Any
+    ) -> None:
         """Start the worker of a node; its backend is as its last worker left it."""
         backend = self.backends.setdefault(node, ScriptedBackend())
-        backend.images_allowed, backend.gpus_allowed = True, bool(gpus)
+        backend.images_allowed, backend.gpus_allowed, backend.gpus_counted = True, counted or bool(gpus), counted
         backend.gpus, backend.cpu_total, backend.mem_total = gpus, cpus, 2**34
         life = self._up[node] = contextlib.AsyncExitStack()
         values = {"profiles_file": self.profiles} | settings
@@ -185,6 +187,22 @@ async def test_gpus_go_to_one_at_a_time_and_come_free_again(house: House, bus: B
     await people.send(stop("bob", generation=20))
     assert (await people.reaches(name("cid"), Phase.READY)).gpu_ids == ("1",)
     assert (await people.reaches(name("bob"), Phase.STOPPED)).gpu_ids == ()
+
+
+async def test_gpus_that_the_backend_counts_are_its_own_to_give(house: House, bus: Bus, people: People) -> None:
+    await house.start("n1", counted=True, user_max_gpus=8)
+    for user in ("ann", "bob"):
+        await people.send(spawn(user, generation=10, spec=asking(gpus="count:8")))
+        assert (await people.reaches(name(user), Phase.READY)).gpu_ids == ()
+    await people.send(spawn("ann", "second", generation=11, spec=asking(gpus="count:1")))
+    refused = await people.reaches(workspace("ann", "second").name, Phase.FAILED)
+    assert refused.reason is Reason.INVALID
+    assert "8 GPUs" in refused.message
+    await people.send(spawn("cid", generation=12, spec=asking(gpus="0")))
+    assert (await people.reaches(name("cid"), Phase.FAILED)).reason is Reason.INVALID
+    lease = await bus.workers.get("n1")
+    assert lease is not None
+    assert (lease.value.gpus, lease.value.gpus_counted) == ((), True)
 
 
 async def test_a_gpu_that_profiles_share_is_shared(house: House, people: People) -> None:

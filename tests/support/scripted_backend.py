@@ -123,7 +123,7 @@ class ScriptedBackend:
 
     async def trouble(self, name: str, known: str) -> str:
         while self.troubles.get(name, "") == known:  # noqa: ASYNC110  (a test knows of no event)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
         return self.troubles.get(name, "")
 
     async def stop(self, name: str, *, grace: timedelta) -> str:

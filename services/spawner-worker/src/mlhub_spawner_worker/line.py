@@ -186,8 +186,10 @@ class Line:
         return gpus.holders((record.gpu_ids, shares_gpus(record.spec, self._policy)) for record in records)
 
     def _count(self) -> None:
-        metrics.RUNNING.set(self._store.load(self._place.node).running)
-        metrics.QUEUED.set(len(self._waiting()))
+        # Of the workers that share a node one counts for all, so that the sum over all is right.
+        counts = self._siblings.leads
+        metrics.RUNNING.set(self._store.load(self._place.node).running if counts else 0)
+        metrics.QUEUED.set(len(self._waiting()) if counts else 0)
 
 
 def _saying(sentence: str, of: WorkspaceRecord) -> Decide:

@@ -50,37 +50,43 @@ class Reconciler:
         with self._tools.bus.connection.on_reconnect() as reconnected:
             while True:
                 await asyncio.gather(self._table.synced(), self._siblings.counted())
-                reconnected.clear()
                 self._shared_anew.clear()
-                await self._until_done()
+                await self._until_done(reconnected)
                 self.done.set()
                 await first_of(reconnected, self._shared_anew)
 
-    async def _until_done(self) -> None:
-        backoff = Backoff(first=0.2, most=10)
+    async def _until_done(self, reconnected: asyncio.Event) -> None:
+        backoff, was_away = Backoff(first=0.2, most=10), False
         while True:
+            was_away = was_away or reconnected.is_set()
+            reconnected.clear()
             try:
-                await self.once()
+                await self._once(was_away=was_away)
             except MLHubError as error:
                 log.warning("reconcile.failed", error=str(error))
                 await backoff.sleep()
             else:
                 return
 
-    async def once(self) -> None:
-        """Stop what should not run, bring back records that were lost, let the drivers go on with the rest."""
+    async def _once(self, *, was_away: bool) -> None:
+        """Stop what should not run, bring back records that were lost, let the drivers go on with the rest.
+
+        `was_away`: the bus was, so that the table may still show what it knew before.
+        """
         is_first = not self.done.is_set()
-        self._tools.store.start_over()
-        if not is_first and self._siblings.is_shared:
+        if is_first or was_away:
+            self._tools.store.start_over()
+        is_handed_over = not is_first and self._siblings.is_shared
+        if is_handed_over:
             # What another worker had in hand waits for no inventory.
-            await self._take_up_all(is_first=is_first)
+            await self._take_up_all(is_first=False)
         lost = []
         for found in await self._tools.backend.inventory():
             name = found.record.name
             if found.record.workspace.hub != self._tools.bus.subjects.hub or not self._looks_after(name):
                 continue
-            # After an outage the table still shows what it knew before.
-            record = (self._tools.store.known(name) if is_first else None) or await self._tools.store.get(name)
+            known = None if was_away else self._tools.store.known(name)
+            record = known or await self._tools.store.get(name)
             if record is not None and found.record.node == record.node != self._tools.node:
                 record = await self._take_over(record)
             if record is None and _may_come_back(found):
@@ -88,7 +94,8 @@ class Reconciler:
             elif record is not None and found.running is not None and self._siblings.owns(name):
                 await self._look_at(record, is_first=is_first)
         await self._restore(lost)
-        await self._take_up_all(is_first=is_first)
+        if not is_handed_over:
+            await self._take_up_all(is_first=is_first)
 
     def _looks_after(self, name: str) -> bool:
         return self._siblings.leads or self._siblings.owns(name)

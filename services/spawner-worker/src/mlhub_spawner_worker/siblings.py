@@ -60,7 +60,9 @@ class Siblings:
 
     def owns(self, name: str) -> bool:
         """Whether it is for this worker to act for a workspace of the node."""
-        return self.is_alone or (bool(self._live) and owner(name, self._live) == self._replica)
+        if not self._replica:
+            return True
+        return bool(self._live) and self._is_held() and owner(name, self._live) == self._replica
 
     @property
     def leads(self) -> bool:
