@@ -210,6 +210,8 @@ async def test_all_of_them_are_emptied_together_and_stay_so(
     async with crew.bus_away():
         shutil.rmtree(nats_server.folder / "store")
     await until_async(partial(all_say, True))
+    await crew.start("r5")
+    assert await all_say(True), "also one that could have it from the bus alone"
     await drain(draining=False)
     await until_async(partial(all_say, False))
     await people.send(spawn("ann", generation=20))
