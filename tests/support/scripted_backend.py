@@ -83,6 +83,7 @@ class ScriptedBackend:
 
     async def prepare(self, job: Job, report: Report) -> None:
         await self._reached("prepare", job.name)
+        _check_not_late(self.scripts.get(job.name), job)
         self._note("prepare", job.name)
         await report(50, "Preparing by the book")
         if "FAKE_SLOW_PREPARE" in job.record.spec.env:
@@ -95,8 +96,7 @@ class ScriptedBackend:
         script = self.scripts.setdefault(job.name, Script(job.record))
         if script.running is not None and script.running.generation == job.record.generation:
             return script.running
-        if script.running is not None and script.running.generation > job.record.generation:
-            raise Temporary("a newer one runs")
+        _check_not_late(script, job)
         self._note("start", job.name)
         self.starts[job.name, job.record.generation] += 1
         if "FAKE_FAIL_START" in env:
@@ -197,3 +197,8 @@ class ScriptedBackend:
 
     def _note(self, call: str, name: str) -> None:
         self.calls[call, name] += 1
+
+
+def _check_not_late(script: Script | None, job: Job) -> None:
+    if script is not None and script.running is not None and script.running.generation > job.record.generation:
+        raise Temporary("a newer one runs")

@@ -10,6 +10,7 @@ import pytest
 
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Phase, WorkspaceSecrets, WorkspaceSpec
+from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import Backend, Job
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
 from tests.support.docker_engine import deployment, docker_backend, new_hub
@@ -39,7 +40,9 @@ async def process(folder: Path) -> AsyncIterator[Backend]:
 
 
 async def scripted(_: Path) -> AsyncIterator[Backend]:
-    yield ScriptedBackend()
+    backend = ScriptedBackend()
+    backend.cluster = "the-cluster"
+    yield backend
 
 
 async def docker(folder: Path) -> AsyncIterator[Backend]:
@@ -111,6 +114,18 @@ async def test_a_newer_generation_takes_the_place_of_an_older(backend: Backend) 
     await backend.prepare(job(), report)
     await backend.start(job())
     await backend.start(job(generation=2))
+    assert await running(backend) == {ALICE: 2}
+
+
+async def test_a_worker_that_comes_late_takes_no_newer_generation_s_place(backend: Backend) -> None:
+    if backend.cluster is None:
+        pytest.skip("its worker is the only one")
+    await backend.prepare(job(generation=2), report)
+    await backend.start(job(generation=2))
+    with pytest.raises(Temporary):
+        await backend.prepare(job(), report)
+    with pytest.raises(Temporary):
+        await backend.start(job())
     assert await running(backend) == {ALICE: 2}
 
 

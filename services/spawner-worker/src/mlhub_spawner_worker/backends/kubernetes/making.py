@@ -77,6 +77,8 @@ class Making:
                 continue
             if _is_for(found, job):
                 return found
+            if found.generation > job.record.generation:
+                raise Temporary("Another worker has started it anew meanwhile")
             await self._ending.begin(job.name, grace=timedelta(0))
             await self._ending.gone(found, grace=timedelta(seconds=1))
         raise Temporary("something else takes the pod's name again and again")
