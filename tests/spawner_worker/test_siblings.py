@@ -26,7 +26,7 @@ from mlhub_shared.errors import Permanent
 from mlhub_spawner_worker.siblings import owner
 from tests.support.makers import delete, spawn, stop, workspace
 from tests.support.nats_server import NatsServer
-from tests.support.replicas import NODE, Replicas, replicas
+from tests.support.replicas import NODE, Replicas, on_one, replicas
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.waiting import until, until_async
 from tests.support.workers import People
@@ -47,7 +47,7 @@ def owned_by(replica: str, *others: str) -> str:
 
 @pytest.fixture
 async def crew(nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, bus: Bus) -> AsyncIterator[Replicas]:
-    async with replicas(nats_server, tmp_path, scripted, bus) as crew:
+    async with replicas(nats_server, tmp_path, on_one(scripted), bus) as crew:
         yield crew
 
 
@@ -289,8 +289,9 @@ async def test_who_has_another_cluster_is_no_sibling(
     crew: Replicas, bus: Bus, nats_server: NatsServer, tmp_path: Path
 ) -> None:
     await crew.start("r1")
-    async with replicas(nats_server, tmp_path / "elsewhere", ScriptedBackend(), bus) as others:
-        others.backend.cluster = "another-cluster"
+    backend = ScriptedBackend()
+    async with replicas(nats_server, tmp_path / "elsewhere", lambda: backend, bus) as others:
+        backend.cluster = "another-cluster"
         with pytest.raises(Permanent, match=f"is the node {NODE}"):
             await others.start("r2")
         assert not others.up

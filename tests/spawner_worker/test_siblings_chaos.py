@@ -16,7 +16,7 @@ from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from mlhub_spawner_worker import siblings
 from tests.support.makers import delete, spawn, stop, workspace
 from tests.support.nats_server import NatsServer
-from tests.support.replicas import NODE, Replicas, replicas
+from tests.support.replicas import NODE, Replicas, on_one, replicas
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.waiting import until_async
 from tests.support.workers import People
@@ -32,8 +32,8 @@ SLOWEST_CALL, LONGEST_BREATH = 0.05, 0.3
 class Chaos:
     """Draws what happens next."""
 
-    def __init__(self, seed: int, crew: Replicas, people: People) -> None:
-        self._draw, self._crew, self._people = random.Random(seed), crew, people
+    def __init__(self, seed: int, crew: Replicas, people: People, backend: ScriptedBackend) -> None:
+        self._draw, self._crew, self._people, self._backend = random.Random(seed), crew, people, backend
         self._generation = 10
         self._cut: set[str] = set()
         self.last: dict[str, Command] = {}
@@ -77,11 +77,11 @@ class Chaos:
 
     async def _die(self) -> None:
         """End a workspace by itself."""
-        ready = [name for name in sorted(self._crew.backend.running()) if await self._is_ready(name)]
+        ready = [name for name in sorted(self._backend.running()) if await self._is_ready(name)]
         if ready:
             name = self._draw.choice(ready)
-            if name in self._crew.backend.running():
-                self._crew.backend.die(name, 1)
+            if name in self._backend.running():
+                self._backend.die(name, 1)
                 self.deaths.add(name)
 
     async def _is_ready(self, name: str) -> bool:
@@ -108,8 +108,8 @@ async def test_nothing_is_lost_started_twice_or_left_behind(
             monkeypatch.setattr(module, constant, value)
     latencies = random.Random(seed)
     scripted.latency = lambda: latencies.uniform(0, SLOWEST_CALL)
-    async with replicas(nats_server, tmp_path, scripted, bus) as crew:
-        chaos = Chaos(seed, crew, people)
+    async with replicas(nats_server, tmp_path, on_one(scripted), bus) as crew:
+        chaos = Chaos(seed, crew, people, scripted)
         await chaos.run()
         records: dict[str, WorkspaceRecord] = {}
 

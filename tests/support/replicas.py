@@ -1,8 +1,8 @@
-"""Workers that share one scripted cluster, each of which a test kills, cuts off and starts anew."""
+"""Workers that share one cluster, each of which a test kills, cuts off and starts anew."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.runtime.health import Health
 from mlhub_shared.runtime.http import create_app
 from mlhub_shared.runtime.service import Runtime
+from mlhub_spawner_worker.backends.base import Backend
 from mlhub_spawner_worker.factory import running_worker
 from mlhub_spawner_worker.probe import Probe
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
@@ -42,9 +43,8 @@ class Replica:
 class Replicas:
     """The workers of one node."""
 
-    def __init__(self, server: NatsServer, folder: Path, backend: ScriptedBackend, bus: Bus) -> None:
-        self._server, self._folder, self._bus = server, folder, bus
-        self.backend = backend
+    def __init__(self, server: NatsServer, folder: Path, make_backend: Callable[[], Backend], bus: Bus) -> None:
+        self._server, self._folder, self._bus, self._make_backend = server, folder, bus, make_backend
         self.up: dict[str, Replica] = {}
 
     async def start(self, *names: str, probe: Probe = always, **settings: Any) -> None:
@@ -118,14 +118,23 @@ class Replicas:
         runtime = Runtime("spawner-worker", bus, create_app("spawner-worker", health, None), health)
         life.push_async_callback(runtime.end)
         configured = SpawnerWorkerSettings(data_dir=self._folder / name, **(values | settings))
-        worker = await life.enter_async_context(running_worker(runtime, configured, backend=self.backend, probe=probe))
+        worker = await life.enter_async_context(
+            running_worker(runtime, configured, backend=self._make_backend(), probe=probe)
+        )
         await asyncio.wait_for(worker.reconciler.done.wait(), 20)
         self.up[name] = Replica(worker, bus, way, life)
 
 
 @contextlib.asynccontextmanager
-async def replicas(server: NatsServer, folder: Path, backend: ScriptedBackend, bus: Bus) -> AsyncIterator[Replicas]:
+async def replicas(
+    server: NatsServer, folder: Path, make_backend: Callable[[], Backend], bus: Bus
+) -> AsyncIterator[Replicas]:
     """None at first; all are ended in the end."""
-    backend.cluster = "the-cluster"
-    async with contextlib.aclosing(Replicas(server, folder, backend, bus)) as them:
+    async with contextlib.aclosing(Replicas(server, folder, make_backend, bus)) as them:
         yield them
+
+
+def on_one(backend: ScriptedBackend) -> Callable[[], Backend]:
+    """Makes of one scripted backend the cluster of all workers."""
+    backend.cluster = "the-cluster"
+    return lambda: backend
