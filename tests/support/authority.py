@@ -24,7 +24,12 @@ class Authority:
 
     def trust(self) -> ssl.SSLContext:
         """For clients that believe this authority alone."""
-        return ssl.create_default_context(cadata=self._certificate.public_bytes(Encoding.PEM).decode())
+        return ssl.create_default_context(cadata=self.certificate)
+
+    @property
+    def certificate(self) -> str:
+        """Its own, which who trusts it needs."""
+        return self._certificate.public_bytes(Encoding.PEM).decode()
 
     def write(self, folder: Path) -> str:
         """Put `cert.crt` and `cert.key` for 127.0.0.1 there, new ones each time; returns the serial number."""
