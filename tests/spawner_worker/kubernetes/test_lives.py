@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ GRACE = timedelta(seconds=1)
 MOST_WRITES = 8
 
 
-async def live(stand: Stand, **spec: object) -> None:
+async def live(stand: Stand, **spec: Any) -> None:
     """One life, as the driver asks for it."""
     async with stand.backend() as backend:
         job = stand.job(**spec)

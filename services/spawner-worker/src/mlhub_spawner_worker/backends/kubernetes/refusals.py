@@ -20,7 +20,7 @@ from typing import Any
 from mlhub_shared.contracts.workspace import Reason
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import BackendError
-from mlhub_spawner_worker.backends.kubernetes.rights import Right
+from mlhub_spawner_worker.backends.kubernetes.rights import RIGHTS, Right
 
 _LONGEST = 600
 """Characters of an answer that people are shown."""
@@ -32,7 +32,7 @@ _QUOTA = re.compile(
     r"exceeded quota: (?P<name>[^,]+), requested: (?P<asked>.+), used: (?P<used>.+), limited: (?P<most>.+)"
 )
 
-_UNKNOWN_VERB = re.compile(r'cannot \w+ resource "[^"]+"|RBAC: ')
+_LACKING = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
 
 
 class Missing(BackendError):
@@ -98,11 +98,14 @@ def _not_found(text: str, namespace: str, *, is_named: bool) -> Refusal:
     return Temporary(f"The namespace {namespace} for workspaces does not exist: an administrator must make it")
 
 
-def _forbidden(text: str, right: Right, namespace: str) -> Refusal:
-    if _UNKNOWN_VERB.search(text):
+def _forbidden(text: str, asked: Right, namespace: str) -> Refusal:
+    if (lacking := _LACKING.search(text)) is not None:
+        # Not always what was asked: to apply is to create, too.
+        known = (right for right in RIGHTS if (right.verb, right.resource) == (lacking["verb"], lacking["resource"]))
+        right = next(known, asked)
         return Forbidden(
-            f"The worker may not {right.verb} {right.resource} in the namespace {namespace}, and can't {right.purpose} "
-            "without: an administrator must give its Role that verb"
+            f"The worker may not {right} in the namespace {namespace}, and can't {right.purpose} without: an "
+            "administrator must give its Role that verb"
         )
     if (full := _QUOTA.search(text)) is not None:
         return NoRoom(

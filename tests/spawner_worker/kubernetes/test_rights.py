@@ -1,0 +1,81 @@
+"""The worker's Role: enough for everything, and each verb that it lacks is named while the rest goes on."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from mlhub_shared.contracts.workspace import Phase
+from mlhub_shared.errors import Temporary
+from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend
+from mlhub_spawner_worker.backends.kubernetes.rights import RIGHTS, Right
+from tests.spawner_worker.kubernetes.conftest import Stand
+from tests.support.kube_backend import rules
+
+ALICE, BOB = "ws-alice-test", "ws-bob-test"
+NOW = timedelta(0)
+
+OWN = [right for right in RIGHTS if right.resource not in {"pods/exec", "pods/portforward"}]
+"""Those for entering a workspace are tried where it is entered."""
+
+STOPS_STARTS = {
+    "create pods",
+    "list pods",
+    "create services",
+    "patch services",
+    "create persistentvolumeclaims",
+    "get persistentvolumeclaims",
+    "create networkpolicies",
+    "patch networkpolicies",
+}
+"""Without these nothing can be started; without any other one, everything still can."""
+
+
+async def live(stand: Stand, backend: KubernetesBackend) -> list[str]:
+    """Two lives, with and without a volume; what could not be done is returned."""
+    failures = []
+
+    async def attempt(step: Awaitable[object]) -> None:
+        try:
+            await asyncio.wait_for(step, 5)
+        except (Temporary, TimeoutError) as error:
+            failures.append(str(error))
+
+    for name, job in ((ALICE, stand.job()), (BOB, stand.job("bob", is_mount_volume=False))):
+        await attempt(stand.run(backend, job))
+        await attempt(backend.remember(job.record.model_copy(update={"phase": Phase.READY})))
+        await attempt(backend.describe(name))
+    await attempt(backend.inventory())
+    await attempt(stand.run(backend, stand.job(generation=2)))
+    for name in (ALICE, BOB):
+        await attempt(backend.stop(name, grace=NOW))
+        await attempt(backend.erase(name))
+    return failures
+
+
+async def test_the_workers_own_role_is_enough_for_everything(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        assert await live(stand, backend) == []
+    assert stand.left() == {}
+    assert not [call for call in stand.cluster.requests if call.status == 403]
+
+
+@pytest.mark.parametrize("right", OWN, ids=str)
+async def test_a_verb_that_is_missing_is_named_and_the_rest_goes_on(
+    stand: Stand, right: Right, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlhub_spawner_worker.backends.kubernetes.backend._PATIENCE", timedelta(seconds=1))
+    with capture_logs() as logs:
+        async with stand.backend(role=rules(without=right)) as backend:
+            failures = await live(stand, backend)
+            runs = stand.job("carol")
+            started = False
+            with contextlib.suppress(Temporary, TimeoutError):
+                started = bool(await asyncio.wait_for(stand.run(backend, runs), 5))
+    told = [*failures, *(message for _, message in stand.said), *(str(entry.get("why")) for entry in logs)]
+    assert [text for text in told if f"may not {right} in the namespace {stand.cluster.namespace}" in text]
+    assert not [text for text in told if "may not" in text and f"may not {right}" not in text]
+    assert started is (str(right) not in STOPS_STARTS)
