@@ -15,7 +15,7 @@ from tests.support.manifests import pod_rules, rules
 from tests.support.manifests.objects import K8S, Obj, Objs, find, kustomize
 from tests.support.manifests.schemas import VERSIONS, invalid
 
-HASHED = re.compile(r"(settings|profiles|nats)-[a-z0-9]{10}")
+HASHED = re.compile(r"(settings|profiles|nats-config)-[a-z0-9]{10}")
 """Names that kustomize gives to ConfigMaps, so that a change of one makes new pods; here a checksum does."""
 
 LABELS = {
