@@ -14,6 +14,7 @@ from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend
 from mlhub_spawner_worker.backends.kubernetes.rights import RIGHTS, Right
 from tests.spawner_worker.kubernetes.conftest import Stand
 from tests.support.kube_backend import rules
+from tests.support.waiting import until
 
 ALICE, BOB = "ws-alice-test", "ws-bob-test"
 NOW = timedelta(0)
@@ -59,7 +60,7 @@ async def live(stand: Stand, backend: KubernetesBackend) -> list[str]:
 async def test_the_workers_own_role_is_enough_for_everything(stand: Stand) -> None:
     async with stand.backend() as backend:
         assert await live(stand, backend) == []
-    assert stand.left() == {}
+    await until(lambda: not stand.left())
     assert not [call for call in stand.cluster.requests if call.status == 403]
 
 
