@@ -102,7 +102,8 @@ def test_whatever_decides_how_workspaces_run_can_be_set(command: tuple[str, ...]
     wanted = {
         name for name in known if name.endswith(("_CAPACITY", "_TIMEOUT", "_GRACE", "_LOGINS", "_IMAGE", "_PULL"))
     }
-    its_own = {"MLHUB_SPAWNER_WORKER_STOP_TIMEOUT", "MLHUB_SPAWNER_WORKER_DEFAULT_IMAGE"}
+    not_docker = "MLHUB_SPAWNER_WORKER_UNREACHABLE_TIMEOUT"
+    its_own = {"MLHUB_SPAWNER_WORKER_STOP_TIMEOUT", "MLHUB_SPAWNER_WORKER_DEFAULT_IMAGE", not_docker}
     worker = read(command, ROOT, **dict.fromkeys(wanted, "7"))["services"]["spawner-worker"]["environment"]
     assert {name for name in wanted if worker.get(name) != "7"} == its_own
     assert {name for name in worker if name.startswith("MLHUB_SPAWNER_WORKER_")} <= known

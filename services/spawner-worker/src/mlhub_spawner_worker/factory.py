@@ -84,6 +84,7 @@ def _kubernetes(settings: SpawnerWorkerSettings) -> KubernetesBackend:
             stop_grace=settings.stop_grace,
             prepare_timeout=settings.prepare_timeout,
             unreachable=settings.unreachable_timeout,
+            keep_volumes=timedelta(days=settings.keep_volumes_days),
             open_to=_parts(settings.open_to),
             closed_to=_parts(settings.closed_to),
         )

@@ -91,6 +91,8 @@ class KubernetesBackend:
         self._events.start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._watch.synced.wait(), _PATIENCE.total_seconds())
+        if self._settings.keep_volumes:
+            log.warning("kubernetes.volumes_not_kept", remedy="a storage class with reclaimPolicy: Retain")
         log.info("kubernetes.opened", namespace=self.client.namespace, synced=self._watch.synced.is_set())
 
     async def aclose(self) -> None:

@@ -1,0 +1,147 @@
+"""What the cluster is asked to make."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from kubernetes_validate.utils import validate
+
+from mlhub_shared.contracts.identity import WorkspaceId
+from mlhub_shared.contracts.policy import SharedVolume
+from mlhub_shared.contracts.workspace import Phase, WorkspaceSecrets, WorkspaceSpec
+from mlhub_spawner_worker.backends.base import BackendError, Job
+from mlhub_spawner_worker.backends.kubernetes import body, marks, objects
+from tests.support.kube_backend import IMAGE, profile
+from tests.support.makers import record
+
+VERSION = "1.36"
+AROUND = objects.Around("mlhub", 8002, open_to=("10.9.8.7",), closed_to=("192.0.2.0/24",))
+
+EVERYTHING: dict[str, Any] = {
+    "priority_class": "high",
+    "image_pull_secrets": ["registry"],
+    "service_account": "reader",
+    "node_selector": {"disk": "fast"},
+    "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {"nodeAffinity": {}},
+    "labels": {"team": "a"},
+    "annotations": {"note": "b"},
+    "init_containers": [{"name": "fill", "image": "busybox", "volumeMounts": [{"name": "home", "mountPath": "/h"}]}],
+    "cpu_request": 0.25,
+    "mem_request": "1G",
+    "read_only_root": True,
+    "storage_class": "fast",
+}
+
+
+def job(*, env: dict[str, str] | None = None, **spec: Any) -> Job:
+    return Job(record(phase=Phase.PREPARING, spec=WorkspaceSpec(env=env or {}, **spec)), WorkspaceSecrets(generation=1))
+
+
+def pod(wanted: Job, **changes: Any) -> dict[str, Any]:
+    return body.pod(body.Plan(wanted, profile(**changes), unreachable=timedelta(seconds=90)))
+
+
+def container(thing: dict[str, Any]) -> dict[str, Any]:
+    [found] = thing["spec"]["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_everything_is_as_the_api_has_it() -> None:
+    wanted = job(cpu_limit=2, mem_limit=2**32, shm_size=2**28, gpus="count:2")
+    volumes = (SharedVolume(source="data", target="/d"), SharedVolume(source="nfs://server/p", target="/n"))
+    full = pod(wanted, kubernetes=EVERYTHING, volumes=volumes, node_labels={"zone": "b"}, user="1000:100")
+    claim = objects.claim(wanted.record, profile(kubernetes=EVERYTHING))
+    service = objects.service(wanted.record, profile(), pod="uid-of-pod")
+    policies = [objects.policy(wanted.record, AROUND, volume=volume) for volume in ("uid-of-volume", None)]
+    for thing in (full, pod(job()), claim, service, *policies):
+        validate(thing, VERSION, strict=True)
+
+
+def test_limits_and_requests_are_told_apart() -> None:
+    wanted = job(cpu_limit=2, mem_limit=2**31, gpus="count:2")
+    kubernetes = {"cpu_request": 0.25, "mem_request": "8G", "gpu_resource": "amd.com/gpu"}
+    resources = container(pod(wanted, kubernetes=kubernetes))["resources"]
+    assert resources["limits"] == {"cpu": "2000m", "memory": str(2**31), "amd.com/gpu": "2"}
+    # A request is never more than its limit.
+    assert resources["requests"] == {"cpu": "250m", "memory": str(2**31)}
+
+
+def test_nobody_gains_rights_unless_the_profile_says_so() -> None:
+    made = pod(job())
+    assert made["spec"]["automountServiceAccountToken"] is False
+    assert made["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert made["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    rights = container(made)["securityContext"]
+    assert (rights["allowPrivilegeEscalation"], rights["capabilities"]) == (False, {"drop": ["ALL"]})
+
+
+def test_values_are_kept_as_they_are() -> None:
+    made = container(pod(job(env={"MINE": "$(HOME) costs 5$"}), command=("sh", "-c", "echo $(date)")))
+    [mine] = [one["value"] for one in made["env"] if one["name"] == "MINE"]
+    # Two dollars stand for one.
+    assert mine == "$$(HOME) costs 5$$"
+    assert made["args"] == ["sh", "-c", "echo $$(date)"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec", "words"),
+    [
+        ({"user": "jovyan"}, {}, "by number only"),
+        ({"user": "0"}, {}, "runs as root"),
+        ({"volumes": (SharedVolume(source="/data", target="/d"),)}, {}, "/data of the node"),
+        ({}, {"gpus": "all"}, "how many"),
+    ],
+)
+def test_what_no_pod_can_have_is_refused_in_words(changes: dict[str, Any], spec: dict[str, Any], words: str) -> None:
+    with pytest.raises(BackendError, match=words):
+        pod(job(**spec), **changes)
+
+
+def test_a_fresh_image_is_fetched_anew() -> None:
+    assert container(pod(job()))["imagePullPolicy"] == "IfNotPresent"
+    assert container(pod(job(update=True)))["imagePullPolicy"] == "Always"
+    assert container(pod(job()))["image"] == IMAGE
+
+
+def test_a_profile_says_itself_how_long_a_node_may_be_away() -> None:
+    taint = "node.kubernetes.io/unreachable"
+    own = {"key": taint, "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 7}
+    found = pod(job(), kubernetes={"tolerations": [own]})["spec"]["tolerations"]
+    assert {one["key"].rpartition("/")[2]: one["tolerationSeconds"] for one in found} == {
+        "unreachable": 7,
+        "not-ready": 90,
+    }
+
+
+def test_private_addresses_are_closed_but_for_those_that_are_opened() -> None:
+    egress = objects.policy(job().record, AROUND, volume=None)["spec"]["egress"]
+    blocks = [peer["ipBlock"] for rule in egress for peer in rule["to"] if "ipBlock" in peer and "ports" not in rule]
+    assert {"cidr": "10.9.8.7/32"} in blocks
+    [v4] = [block for block in blocks if block["cidr"] == "0.0.0.0/0"]
+    assert {"10.0.0.0/8", "169.254.0.0/16", "192.0.2.0/24"} <= set(v4["except"])
+
+
+def test_a_policy_lets_in_the_proxy_the_gateway_and_the_users_own() -> None:
+    [rule] = objects.policy(job().record, AROUND, volume=None)["spec"]["ingress"]
+    own, *services = rule["from"]
+    assert own == {"podSelector": {"matchLabels": {"mlhub.origin": "test", "mlhub.user": "alice"}}}
+    assert [peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for peer in services] == [
+        "proxy",
+        "ssh-gateway",
+    ]
+    assert all(
+        peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "mlhub"}} for peer in services
+    )
+
+
+@pytest.mark.parametrize("user", ["alice", "a--b", "Ålice@example.org", "-", "x" * 200, "with space", "a.b", "a-b"])
+def test_a_label_is_valid_and_of_one_user_only(user: str) -> None:
+    others = ["alice2", "a-b-", "Alice", "x" * 199, "withspace"]
+    label = marks.label_of(user)
+    assert len(label) <= 63
+    assert label[0].isalnum()
+    assert label[-1].isalnum()
+    assert label not in {marks.label_of(other) for other in others}
+    assert marks.labels(WorkspaceId(hub="test", user=user))["mlhub.user"] == label
