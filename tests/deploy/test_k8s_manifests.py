@@ -1,6 +1,7 @@
 """What `kubectl apply -k` sends: as Kubernetes takes it, and as its schemas don't see."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,35 @@ def test_a_change_of_settings_starts_their_readers_again(tmp_path: Path) -> None
     for name in ("hub", "spawner-worker", "cleanup", "ssh-gateway", "proxy"):
         assert workload(changed, name).template != workload(rendered("single"), name).template
     assert workload(changed, "nats").template == workload(rendered("single"), "nats").template
+
+
+def test_the_readmes_overlay_of_ones_own_is_right(tmp_path: Path) -> None:
+    _, _, rest = (K8S / "README.md").read_text().partition("```yaml\n# kustomization.yaml\n")
+    text = rest.partition("```")[0]
+    ours = os.path.relpath(K8S / "overlays/production", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(re.sub(r"https://git\.example\.org/\S+", ours, text))
+    (tmp_path / "profiles.yaml").write_text("profiles: [{name: mine, image: registry.example.org/mine}]\n")
+    found = kustomize(tmp_path)
+    assert [problem for version in VERSIONS for problem in invalid(found, version)] == []
+    assert [problem for rule in RULES for problem in rule(found)] == []
+    settings = find(found, "ConfigMap", "settings")["data"]
+    assert (settings["MLHUB_HUB_SSH_HOST"], settings["MLHUB_NATS_REPLICAS"]) == ("hub.my.org", "3")
+    assert "mine" in find(found, "ConfigMap", "profiles")["data"]["profiles.yaml"]
+    assert find(found, "Certificate", "certificate")["spec"]["dnsNames"] == ["hub.my.org"]
+    images = {one["image"] for name in (*pod_rules.MADE, "secrets") for one in workload(found, name).containers}
+    assert {image.rpartition("/")[0] for image in images} == {"registry.example.org", ""}
+    assert not any(image.endswith(":latest") for image in images)
+
+
+def test_the_readmes_commands_name_what_is_there() -> None:
+    text = (K8S / "README.md").read_text()
+    scripts = (K8S.parent / "scripts/images").read_text()
+    loaded = re.search(r"mlhub-\{(\S+)\}:latest", text)
+    made = re.search(r"set -- (.+)", scripts)
+    assert loaded
+    assert made
+    assert set(loaded[1].split(",")) == set(made[1].split())
+    assert set(re.findall(r"components/([\w-]+)/", text)) == set(COMPONENTS)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -4,11 +4,12 @@ from functools import cache
 
 import pytest
 
+from mlhub_spawner_worker.backends.kubernetes.objects import Around, policy
+from tests.support.makers import record
 from tests.support.manifests.network import STRANGER, Pod, may_reach, pod_of
 from tests.support.manifests.objects import Objs, find, rendered, workload
 
-WORKSPACE = Pod("mlhub-workspaces", {"app.kubernetes.io/component": "workspace"})
-INTRUDER = Pod("mlhub-workspaces", {"app.kubernetes.io/component": "other"})
+SPACE = "mlhub-workspaces"
 PRETENDER = Pod("elsewhere", {"app.kubernetes.io/name": "proxy", "app.kubernetes.io/component": "workspace"})
 
 NEEDED = [
@@ -45,7 +46,7 @@ def objects() -> Objs:
 
 
 def pod(name: str) -> Pod:
-    others = {"stranger": STRANGER, "workspace": WORKSPACE, "intruder": INTRUDER, "pretender": PRETENDER}
+    others = {"stranger": STRANGER, "pretender": PRETENDER}
     return others.get(name) or pod_of(workload(objects(), name))
 
 
@@ -61,26 +62,36 @@ def test_the_services_reach_each_other_where_they_must_and_nowhere_else() -> Non
     assert passed == set(NEEDED) | open_ones
 
 
-def test_the_workspaces_are_let_in_at_the_hubs_api_alone_and_leave_by_their_own_policies() -> None:
-    # What the worker adds for each of them, as far as services go.
-    own = {
-        "kind": "NetworkPolicy",
-        "metadata": {"namespace": WORKSPACE.namespace},
-        "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]},
-    }
-    for source in ("workspace", "intruder"):
-        for target, ports in PORTS.items():
-            for port in ports:
-                assert not may_reach(objects(), pod(source), pod(target), port)
-                let_in = may_reach([*objects(), own], pod(source), pod(target), port)
-                assert let_in == (
-                    (target, port) in OPEN_TO_ALL or (source, target, port) == ("workspace", "proxy", 8002)
-                )
+def made(*workspaces: tuple[str, str]) -> tuple[Objs, list[Pod]]:
+    """With what the worker makes beside each of these users' workspaces; and their pods."""
+    around = Around(services_namespace="mlhub", api_port=8002)
+    policies = [policy(record(user, server), around, volume=None) for user, server in workspaces]
+    for found in policies:
+        found["metadata"]["namespace"] = SPACE
+    return [*objects(), *policies], [Pod(SPACE, found["metadata"]["labels"]) for found in policies]
 
 
-def test_nobody_gets_into_a_workspace_without_a_policy_of_its_own() -> None:
-    for source in (*PORTS, "stranger", "workspace"):
-        assert not may_reach(objects(), pod(source), WORKSPACE, 8888)
+def test_a_workspace_reaches_the_hubs_api_and_no_other_service() -> None:
+    found, (pod_of_alice,) = made(("alice", ""))
+    tried = {(target, port) for target, ports in PORTS.items() for port in ports}
+    passed = {(target, port) for target, port in tried if may_reach(found, pod_of_alice, pod(target), port)}
+    assert passed == {("proxy", 8002)}
+
+
+def test_a_workspace_is_entered_by_the_proxies_the_gateways_and_its_owners_others() -> None:
+    found, (first, second, others) = made(("alice", ""), ("alice", "two"), ("bob", ""))
+    entering = {name for name in (*PORTS, "stranger", "pretender") if may_reach(found, pod(name), first, 8888)}
+    assert entering == {"proxy", "ssh-gateway"}
+    assert may_reach(found, second, first, 8888)
+    assert not may_reach(found, others, first, 8888)
+    assert not may_reach(found, first, others, 8888)
+
+
+def test_what_else_lies_beside_the_workspaces_gets_nowhere() -> None:
+    found, (pod_of_alice,) = made(("alice", ""))
+    beside = Pod(SPACE, {"app.kubernetes.io/name": "proxy"})
+    for source, target, port in ((beside, pod("proxy"), 8002), (beside, pod_of_alice, 8888), (STRANGER, beside, 80)):
+        assert not may_reach(found, source, target, port)
 
 
 @pytest.mark.parametrize("name", ["default-deny", "hub", "nats", "proxy"])
