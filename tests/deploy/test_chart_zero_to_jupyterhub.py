@@ -193,6 +193,9 @@ def test_the_rest_becomes_settings_and_services(university: Objs) -> None:
         }
         == settings
     )
+    # With the driver that we have.
+    database = find(university, "Secret", "hub-database")["stringData"]
+    assert database["MLHUB_HUB_DATABASE_URL"] == "postgresql://hub@database.example.edu:5432/hub"
     service = find(university, "Service", "proxy")
     assert service["spec"]["loadBalancerIP"] == "192.0.2.1"
     assert service["spec"]["loadBalancerSourceRanges"] == ["198.51.100.0/24"]
