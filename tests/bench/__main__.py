@@ -20,6 +20,7 @@ from tests.bench.measures import (
     event_path,
     https,
     hub_restart,
+    kubernetes_starts,
     proxying,
     records,
     spawns,
@@ -51,6 +52,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     docker_networks.NAME: docker_networks.measure,
     docker_memory.NAME: docker_memory.measure,
     docker_death.NAME: docker_death.measure,
+    kubernetes_starts.NAME: kubernetes_starts.measure,
 }
 _LONGEST = 1800
 """Seconds that one measure may take."""

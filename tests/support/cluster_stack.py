@@ -128,12 +128,14 @@ class ClusterStack:
         """A new release of a service, pod by pod, in the order that its kind of workload has."""
         kind, spec = self.workload(service).obj["kind"], self.workload(service).obj["spec"]
         is_first_gone = kind == "StatefulSet" or spec.get("strategy", {}).get("type") == "Recreate"
-        for old in reversed(self.pods[service].copy()):
-            if is_first_gone:
-                await self.remove(old)
-            await (await self.start(service)).ready()
-            if not is_first_gone:
-                await self.remove(old)
+        async with asyncio.TaskGroup() as ending:
+            for old in reversed(self.pods[service].copy()):
+                if is_first_gone:
+                    await self.remove(old)
+                await (await self.start(service)).ready()
+                if not is_first_gone:
+                    # Nobody waits for what has been told to end.
+                    ending.create_task(self.remove(old))
 
     # What people have
 

@@ -37,9 +37,8 @@ class Crowd:
         self.visitor = Visitor(stack, ADMIN)
         self.automata = [Automaton(stack, user, self.outages) for user in ("ann", "ben")]
         self.over = threading.Event()
-        self._tasks = [
-            asyncio.create_task(asyncio.to_thread(one.run, self.over)) for one in (self.visitor, *self.automata)
-        ]
+        everybody: list[Visitor | Automaton] = [self.visitor, *self.automata]
+        self._tasks = [asyncio.create_task(asyncio.to_thread(one.run, self.over)) for one in everybody]
 
     async def aclose(self) -> None:
         """All end what they have begun."""

@@ -1,0 +1,1 @@
+"""A Kubernetes API, and what asks it to run workspaces."""
