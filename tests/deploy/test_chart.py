@@ -29,7 +29,7 @@ HELMS_ANNOTATIONS = {
     # What people have outlives the release.
     "helm.sh/resource-policy",
     # In place of hashes in names.
-    *("checksum/settings", "checksum/profiles", "checksum/nats", "checksum/userConfig"),
+    *("checksum/settings", "checksum/profiles", "checksum/nats", "checksum/userConfig", "checksum/database"),
 }
 HELMS_OWN = {("Namespace", "", "mlhub")}
 """In the overlays alone: `helm install --create-namespace` makes it."""
@@ -168,6 +168,7 @@ def test_a_change_of_configuration_makes_new_pods_of_those_that_read_it() -> Non
     assert before["hub"]["checksum/profiles"] != after["hub"]["checksum/profiles"]
     config = sums({"hub": {"config": {"Authenticator": {"auto_login": True}}}})
     assert before["hub"]["checksum/userConfig"] != config["hub"]["checksum/userConfig"]
+    assert before["hub"]["checksum/database"] != sums({"hub": POSTGRES})["hub"]["checksum/database"]
 
 
 def test_namespaces_are_the_operators() -> None:

@@ -97,3 +97,8 @@ cluster {
 }
 {{- end }}
 {{ end -}}
+
+{{/* What the hub's database is, for its checksum. */}}
+{{- define "mlhub.database" -}}
+{{- toJson .root.Values.hub.db -}}
+{{- end -}}
