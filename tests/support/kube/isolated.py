@@ -107,9 +107,8 @@ class Isolated(Sandbox):
         network = next(free)
         here, self.address = f"{network}.1", f"{network}.2"
         device = f"fk{self.uid.replace('-', '')[:10]}"
-        await _output(
-            "ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", str(self._holder.pid)
-        )
+        peer = ("peer", "name", "eth0", "netns", str(self._holder.pid))
+        await _output("ip", "link", "add", device, "type", "veth", *peer)
         await _output("ip", "addr", "add", f"{here}/30", "dev", device)
         await _output("ip", "link", "set", device, "up")
         script = f"ip addr add {self.address}/30 dev eth0 && ip link set eth0 up && ip route add default via {here}"

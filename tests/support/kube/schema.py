@@ -77,7 +77,7 @@ class _Walk:
             here = f"{path}.{key}".lstrip(".")
             if key not in properties:
                 self._unknown.append(here)
-            else:
+            elif one is not None:
                 result[key] = self.value(one, properties[key], here)
         return result
 

@@ -210,7 +210,7 @@ class Verbs:
 
     def _refuse_others(self, old: Stored, applied: Obj, manager: str, params: Mapping[str, str]) -> None:
         """409 where another manager has applied another value, unless this one insists."""
-        if params.get("force") == "true":
+        if params.get("force") in {"true", "True"}:
             return
         for (uid, other), its in self._applied.items():
             if uid != old.uid or other == manager:
