@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,7 +16,8 @@ from tests.support.attach_places import (
     local_place,
     running_container,
 )
-from tests.support.pods import HAS_CLUSTER
+from tests.support.middle_box import MiddleBox
+from tests.support.pods import HAS_CLUSTER, Pods, fake_pods, real_pods
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.workers import People
 
@@ -53,6 +55,21 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             way = any_pod_place(tmp_path, is_fake=kind == "kubernetes")
     async with way as place:
         yield place
+
+
+@pytest.fixture(params=["kubernetes", *(["kubernetes-cluster"] if HAS_CLUSTER else [])])
+async def pods(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pods]:
+    """Of a cluster of the test's own, then of the one that the environment names."""
+    async with fake_pods(tmp_path) if request.param == "kubernetes" else real_pods() as pods:
+        yield pods
+
+
+@pytest.fixture
+async def box(pods: Pods) -> AsyncIterator[MiddleBox]:
+    """What may lie between a worker and the API of these pods."""
+    address = urlsplit(str(pods.configuration.host))
+    async with MiddleBox.open(address.hostname or "", address.port or 443) as box:
+        yield box
 
 
 @pytest.fixture

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import copy
 import os
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncssh
 
@@ -19,6 +21,7 @@ from mlhub_spawner_worker.backends.kubernetes.exec import KubernetesPlace, PodEn
 from mlhub_spawner_worker.backends.kubernetes.stream import StreamClient
 from mlhub_spawner_worker.backends.process import LocalEntry
 from mlhub_spawner_worker.entry import Entry
+from tests.support.middle_box import MiddleBox
 from tests.support.openssh import OpenSsh
 from tests.support.pods import Pod, Pods, fake_pods, real_pods
 
@@ -142,6 +145,18 @@ async def entered(pod: Pod, *, silence: float = 60) -> AsyncIterator[PodEntry]:
         yield PodEntry(KubernetesPlace(client, pod.pods.namespace, pod.name), home=None)
     finally:
         await client.aclose()
+
+
+@asynccontextmanager
+async def through(box: MiddleBox, pods: Pods, folder: Path, *, silence: float = 60) -> AsyncIterator[Place]:
+    """An endpoint before a pod whose streams go through the box; commands to look inside do not."""
+    address, configuration = urlsplit(str(pods.configuration.host)), copy.copy(pods.configuration)
+    configuration.host = f"{address.scheme}://127.0.0.1:{box.port}"
+    configuration.tls_server_name = address.hostname if address.scheme == "https" else None
+    async with pods.running() as pod:
+        behind = replace(pod, pods=replace(pods, configuration=configuration))
+        async with entered(behind, silence=silence) as entry, serve(folder, entry, "", pod.inside) as place:
+            yield place
 
 
 @asynccontextmanager

@@ -19,6 +19,8 @@ from tests.support.waiting import until_async
 HAS_CLUSTER = bool(os.environ.get("KUBECONFIG")) and os.environ.get("MLHUB_TEST_KUBERNETES") == "1"
 IMAGE = os.environ.get("MLHUB_TEST_IMAGE", "python:3.11-slim")
 """Of a real cluster's pods; it has python3."""
+BARE_IMAGE = "busybox:stable"
+"""Likewise; it has none."""
 _WITHIN = 10
 
 
@@ -31,11 +33,11 @@ class Pods:
     fake: FakeCluster | None = None
 
     @asynccontextmanager
-    async def running(self, **environment: str) -> AsyncIterator["Pod"]:
+    async def running(self, image: str = IMAGE, **environment: str) -> AsyncIterator["Pod"]:
         """A pod that does nothing, gone afterwards."""
         async with ApiClient(self.configuration) as client:
             core, name = CoreV1Api(client), f"mlhub-attach-{uuid.uuid4().hex[:8]}"
-            await core.create_namespaced_pod(self.namespace, _body(name, environment), _request_timeout=_WITHIN)
+            await core.create_namespaced_pod(self.namespace, _body(name, image, environment), _request_timeout=_WITHIN)
             pod = Pod(self, core, name)
             try:
                 await until_async(pod.is_running, within=120 if self.fake is None else 20)
@@ -52,6 +54,11 @@ class Pod:
     pods: Pods
     core: CoreV1Api
     name: str
+
+    async def address(self) -> str:
+        """Its own."""
+        found = await self.core.read_namespaced_pod(self.name, self.pods.namespace, _request_timeout=_WITHIN)
+        return str(found.status.pod_ip)
 
     async def is_running(self) -> bool:
         found = await self.core.read_namespaced_pod(self.name, self.pods.namespace, _request_timeout=_WITHIN)
@@ -109,7 +116,7 @@ async def _pods(kubeconfig: Path, fake: FakeCluster | None) -> Pods:
     return Pods(configuration, context.get("namespace") or "default", fake)
 
 
-def _body(name: str, environment: dict[str, str]) -> Any:
+def _body(name: str, image: str, environment: dict[str, str]) -> Any:
     """As the strictest namespaces admit it, with a directory of its user's own at /work."""
     return {
         "apiVersion": "v1",
@@ -130,7 +137,7 @@ def _body(name: str, environment: dict[str, str]) -> Any:
             "containers": [
                 {
                     "name": "workspace",
-                    "image": IMAGE,
+                    "image": image,
                     "command": ["sleep", "infinity"],
                     "workingDir": "/work",
                     "env": [{"name": name, "value": value} for name, value in environment.items()],

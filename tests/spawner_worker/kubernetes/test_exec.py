@@ -1,57 +1,27 @@
 """What is special about entering a pod; what holds for every workspace is in `test_attach.py`."""
 
 import asyncio
-import copy
 import os
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from mlhub_spawner_worker.backends.kubernetes.exec import KubernetesPlace, PodEntry
 from mlhub_spawner_worker.backends.kubernetes.stream import StreamClient
-from tests.support.attach_places import NAME, Place, entered, pod_place, serve
+from tests.support.attach_places import NAME, Place, entered, pod_place, serve, through
 from tests.support.middle_box import MiddleBox
-from tests.support.pods import HAS_CLUSTER, Pods, fake_pods, real_pods
+from tests.support.pods import Pods
 from tests.support.waiting import until_async
 
 MEGABYTE = 1 << 20
-
-
-@pytest.fixture(params=["kubernetes", *(["kubernetes-cluster"] if HAS_CLUSTER else [])])
-async def pods(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pods]:
-    async with fake_pods(tmp_path) if request.param == "kubernetes" else real_pods() as pods:
-        yield pods
 
 
 @pytest.fixture
 async def place(tmp_path: Path, pods: Pods) -> AsyncIterator[Place]:
     async with pod_place(tmp_path, pods) as place:
         yield place
-
-
-@pytest.fixture
-async def box(pods: Pods) -> AsyncIterator[MiddleBox]:
-    """What lies between the worker and the API."""
-    address = urlsplit(str(pods.configuration.host))
-    async with MiddleBox.open(address.hostname or "", address.port or 443) as box:
-        yield box
-
-
-@asynccontextmanager
-async def through(box: MiddleBox, pods: Pods, folder: Path, *, silence: float = 60) -> AsyncIterator[Place]:
-    """An endpoint before a pod whose streams go through the box; commands to look inside do not."""
-    address, configuration = urlsplit(str(pods.configuration.host)), copy.copy(pods.configuration)
-    configuration.host = f"{address.scheme}://127.0.0.1:{box.port}"
-    configuration.tls_server_name = address.hostname if address.scheme == "https" else None
-    async with pods.running() as pod:
-        behind = replace(pod, pods=replace(pods, configuration=configuration))
-        async with entered(behind, silence=silence) as entry, serve(folder, entry, "", pod.inside) as place:
-            yield place
 
 
 async def test_a_slow_reader_holds_up_the_program_and_costs_no_memory(place: Place) -> None:
