@@ -1,5 +1,6 @@
 """What the tests ask a cluster with: the client that the product uses, and bare HTTP."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable
@@ -23,10 +24,11 @@ class Clients:
     """All that a test needs to talk to a cluster."""
 
     cluster: FakeCluster
-    core: client.CoreV1Api
-    networking: client.NetworkingV1Api
-    sockets: client.CoreV1Api
-    """For exec and port-forward."""
+    core: Any
+    """CoreV1Api, which takes plain dicts and is typed as if it took models alone."""
+    networking: Any
+    sockets: Any
+    """CoreV1Api for exec and port-forward."""
     http: aiohttp.ClientSession
     """With the same token."""
 
@@ -137,6 +139,19 @@ def condition(cluster: FakeCluster, kind: str, name: str = "w") -> Obj:
     found = cluster.get("pods", name)
     conditions = (found or {}).get("status", {}).get("conditions", ())
     return next((dict(one) for one in conditions if one["type"] == kind), {})
+
+
+async def answer_of(k8s: Clients, name: str = "w") -> int:
+    """Status with which a pod's program answers, once it does."""
+    found = k8s.cluster.get("pods", name)
+    assert found is not None
+    url = f"http://{found['status']['podIP']}:8888/user/ann/api"
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with k8s.http.get(url) as answer:
+                    return answer.status
+            await asyncio.sleep(0.05)
 
 
 def reasons(cluster: FakeCluster) -> list[str]:

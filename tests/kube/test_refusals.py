@@ -90,7 +90,7 @@ async def test_unknown_fields_are_dropped_or_refused_and_wrong_types_always_are(
     lease = {"metadata": {"name": "l"}, "spec": {"renewTime": "2026-01-01T00:00:00Z"}}
     url = f"{k8s.cluster.url}/apis/coordination.k8s.io/v1/namespaces/{ns}/leases"
     for time, code in (("2026-01-01T00:00:00Z", 400), ("2026-01-01T00:00:00.000000Z", 201)):
-        lease["spec"]["renewTime"] = time  # type: ignore[index]
+        lease["spec"]["renewTime"] = time
         async with k8s.http.post(url, json=lease) as answer:
             assert answer.status == code
 
