@@ -21,6 +21,8 @@ IMAGE = os.environ.get("MLHUB_TEST_IMAGE", "python:3.11-slim")
 """Of a real cluster's pods; it has python3."""
 BARE_IMAGE = "busybox:stable"
 """Likewise; it has none."""
+_OWN = "/mlhub-test"
+"""Directory of a pod. Of a fake one there must be none of this name on this machine: it would be taken for it."""
 _WITHIN = 10
 
 
@@ -117,7 +119,7 @@ async def _pods(kubeconfig: Path, fake: FakeCluster | None) -> Pods:
 
 
 def _body(name: str, image: str, environment: dict[str, str]) -> Any:
-    """As the strictest namespaces admit it, with a directory of its user's own at /work."""
+    """As the strictest namespaces admit it, with a directory of its user's own."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -139,9 +141,9 @@ def _body(name: str, image: str, environment: dict[str, str]) -> Any:
                     "name": "workspace",
                     "image": image,
                     "command": ["sleep", "infinity"],
-                    "workingDir": "/work",
+                    "workingDir": _OWN,
                     "env": [{"name": name, "value": value} for name, value in environment.items()],
-                    "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+                    "volumeMounts": [{"name": "work", "mountPath": _OWN}],
                     "resources": {
                         "requests": {"cpu": "50m", "memory": "128Mi"},
                         "limits": {"cpu": "2", "memory": "512Mi"},
