@@ -192,7 +192,7 @@ class KubernetesBackend:
         pod = self._pods.get(name)
         if pod is None or not isinstance(pod.sighting, Up):
             return []
-        return await ports.listening(self._place(name), ports.Surroundings(pod.port, pod.address))
+        return await ports.listening(self._place(name), ports.Surroundings(pod.port, pod.address, needs_python=False))
 
     def session(self, name: str) -> Entry | None:
         """A way into its pod."""
