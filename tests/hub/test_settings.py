@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mlhub_hub.settings import HubSettings
 from mlhub_shared.bus import Bus
 from mlhub_shared.runtime import configuration
 from tests.conftest import bus_settings
@@ -174,3 +175,17 @@ async def test_logins_outlive_the_loss_of_the_data_directory_by_a_given_secret(
         assert not (hub.folder / "data/jupyterhub_cookie_secret").exists()
     finally:
         await hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("postgresql://u:p@h/d", "postgresql+psycopg://u:p@h/d"),
+        ("postgres://h/d", "postgresql+psycopg://h/d"),
+        ("postgresql+psycopg://h/d", "postgresql+psycopg://h/d"),
+        ("postgresql+psycopg2://h/d", "postgresql+psycopg2://h/d"),
+        ("sqlite:////a/b", "sqlite:////a/b"),
+    ],
+)
+def test_the_driver_that_is_there_is_taken_where_none_is_named(given: str, meant: str) -> None:
+    assert HubSettings(hub_name="test", database_url=given).database() == meant

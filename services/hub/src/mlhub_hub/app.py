@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 _CLOSED_WITHIN = 5
 """Seconds; a bus that is away must not keep the hub from ending."""
 
+_UPGRADE = "If it is that of an earlier version: back it up, and set MLHUB_HUB_DATABASE_UPGRADE=true"
+
 
 class MLHub(JupyterHub):
     """Opens the bus before there are users, and closes it last."""
@@ -71,7 +73,12 @@ class MLHub(JupyterHub):
     def init_db(self) -> None:
         """Open the database, and make our own tables beside JupyterHub's."""
         use_wal()
-        super().init_db()
+        try:
+            super().init_db()
+        except SystemExit:
+            if not self.upgrade_db:
+                log.error("database.not_opened", remedy=_UPGRADE)
+            raise
         create_tables(self.db.get_bind())
         follow_users()
         if issubclass(self.authenticator_class, SignUpAuthenticator):

@@ -129,7 +129,7 @@ def _open(settings: HubSettings) -> Session:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     use_wal()
     url = settings.database()
-    if settings.database_url is None:
+    if settings.upgrades_database:
         dbutil.upgrade_if_needed(url, log=logging.getLogger(__name__))
     db: Session = orm.new_session_factory(url)()
     engine = db.get_bind()

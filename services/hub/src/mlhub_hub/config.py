@@ -58,8 +58,8 @@ def _hub(c: Config, settings: HubSettings) -> None:
     hub.hub_connect_url = settings.target_url
     hub.public_url = settings.public_url + "/"
     hub.db_url = settings.database()
-    # JupyterHub backs SQLite up before it changes the schema; another database's owner does both himself.
-    hub.upgrade_db = settings.database_url is None
+    # JupyterHub backs SQLite up before it changes the schema; another database's owner says when.
+    hub.upgrade_db = settings.upgrades_database
     if settings.cookie_secret is not None:
         hub.cookie_secret = bytes.fromhex(settings.cookie_secret.get_secret_value())
     hub.cookie_secret_file = str(settings.data_dir.absolute() / "jupyterhub_cookie_secret")

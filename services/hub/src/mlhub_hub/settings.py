@@ -41,6 +41,13 @@ def _hexadecimal(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _database(url: str) -> str:
+    """With the driver that is there, where none is named."""
+    if not re.match(r"[a-z0-9]+(\+[a-z0-9_]+)?://", url):
+        raise ValueError("must be an address such as postgresql://user:password@host/database")
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 
 
@@ -66,8 +73,13 @@ class HubSettings(CommonSettings, PolicySettings):
 
     data_dir: Path = Path(".mlhub/hub")
     """The database and the cookie secret."""
-    database_url: str | None = None
-    """SQLAlchemy's. None: SQLite in the data directory."""
+    database_url: Annotated[str, AfterValidator(_database)] | None = None
+    """SQLAlchemy's, or a plain `postgresql://`. None: SQLite in the data directory."""
+    database_upgrade: bool = False
+    """Bring the tables of such a database to this version's form at the start; its owner backs it up before.
+
+    SQLite is backed up and brought there without being asked for; an empty database always gets its tables.
+    """
     cookie_secret: Annotated[SecretStr, AfterValidator(_hexadecimal)] | None = None
     """Signs the cookies of logins: 32 bytes, as 64 hexadecimal digits. None: one is made in the data directory."""
 
@@ -134,6 +146,11 @@ class HubSettings(CommonSettings, PolicySettings):
         everywhere = self.listen_host in {"", "0.0.0.0", "::"}  # noqa: S104  (compared, not bound)
         host = "127.0.0.1" if everywhere else self.listen_host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.listen_port}"
+
+    @property
+    def upgrades_database(self) -> bool:
+        """Whether tables of an earlier version are brought to this one's form at the start."""
+        return self.database_url is None or self.database_upgrade
 
     def database(self) -> str:
         """The database's URL."""
