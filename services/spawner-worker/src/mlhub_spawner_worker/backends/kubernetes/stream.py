@@ -144,7 +144,7 @@ def _refusal(status: int, subresource: str) -> MLHubError:
             purpose = right(subresource, "create").purpose
             return Forbidden(
                 f"The worker may not create and get {subresource}, and can't {purpose} without: an administrator must "
-                "give its Role both verbs"
+                "give its Role both verbs (and clusters older than Kubernetes 1.30 answer so to everybody)"
             )
         case 404:
             return Missing("This workspace is not running: its pod is gone")
