@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.kube.processes import Outcome, Pretence, Program, Running
+from tests.support.kube.pulling import pull
 from tests.support.kube.resources import Obj
 from tests.support.kube.sandbox import Sandbox, expanded
-from tests.support.kube.scripts import Script, pull_message
+from tests.support.kube.scripts import Script
 from tests.support.kube.status import ContainerStatus, PodStatus
 from tests.support.kube.store import Stored
 
@@ -101,7 +102,7 @@ class Life:
     async def _schedule(self) -> None:
         await asyncio.sleep(self.kubelet.timing.schedule)
         told = ""
-        while missing := self._held(self.script.unschedulable) or self.kubelet.scheduler.hold(self.pod):
+        while missing := self.held(self.script.unschedulable) or self.kubelet.scheduler.hold(self.pod):
             if missing != told:
                 self.kubelet.events.record(
                     self.pod, "FailedScheduling", missing, source="default-scheduler", warning=True
@@ -113,13 +114,13 @@ class Life:
             await self.kubelet.change()
         self.assign()
         text = f"Successfully assigned {self.pod.namespace}/{self.name} to {self.kubelet.node}"
-        self._tell("Scheduled", text, source="default-scheduler")
+        self.tell("Scheduled", text, source="default-scheduler")
 
     async def _mount(self) -> None:
-        if error := self._held(self.script.mount_error):
+        if error := self.held(self.script.mount_error):
             while not self.released.is_set():
-                self._tell("FailedMount", f'MountVolume.SetUp failed for volume "pvc" : {error}', warning=True)
-                await self._pause(self.kubelet.timing.pull_backoff)
+                self.tell("FailedMount", f'MountVolume.SetUp failed for volume "pvc" : {error}', warning=True)
+                await self.pause(self.kubelet.timing.pull_backoff)
 
     async def _open(self) -> None:
         self.status.address = self.kubelet.address(self.pod)
@@ -132,7 +133,7 @@ class Life:
         """Run the init containers that say what to run; the others are taken to end well at once."""
         spec = self.pod.obj["spec"]
         for container, status in zip(spec.get("initContainers") or (), self.status.inits, strict=True):
-            await self._pull(container, status)
+            await pull(self, container, status)
             outcome = Outcome(0)
             if self.sandbox is not None and container.get("command"):
                 self.running = await self._started(container, status)
@@ -153,7 +154,7 @@ class Life:
     async def _run(self) -> None:
         container, status = self.pod.obj["spec"]["containers"][0], self.status.containers[0]
         while True:
-            await self._pull(container, status)
+            await pull(self, container, status)
             await self._configured(container, status)
             outcome = await self._container(container, status)
             if not self._starts_again(outcome):
@@ -162,7 +163,7 @@ class Life:
 
     async def _container(self, container: Obj, status: ContainerStatus) -> Outcome:
         """One run, from its creation to its end."""
-        self._tell("Created", f"Container created: {container['name']}", container=container)
+        self.tell("Created", f"Container created: {container['name']}", container=container)
         await asyncio.sleep(self.kubelet.timing.start)
         try:
             self.running = await self._started(container, status)
@@ -170,7 +171,7 @@ class Life:
             return await self._refused(container, status, str(error))
         status.run(uuid.uuid4().hex)
         self.status.phase = "Running"
-        self._tell("Started", f"Container started: {container['name']}", container=container)
+        self.tell("Started", f"Container started: {container['name']}", container=container)
         self.publish()
         ready = asyncio.create_task(self._become_ready())
         try:
@@ -182,7 +183,7 @@ class Life:
 
     async def _become_ready(self) -> None:
         after = self.kubelet.timing.ready if self.script.ready_after is None else self.script.ready_after
-        await self._pause(after)
+        await self.pause(after)
         self.status.ready(True)
         self.publish()
 
@@ -212,7 +213,7 @@ class Life:
         wait = self.kubelet.timing.crash_backoff
         if status.restarts:
             text = f"back-off {wait:.0f}s restarting failed container={status.name} pod={self.name}"
-            self._tell("BackOff", text, warning=True)
+            self.tell("BackOff", text, warning=True)
             status.wait("CrashLoopBackOff", text)
             self.publish()
         await asyncio.sleep(wait)
@@ -220,71 +221,16 @@ class Life:
 
     # What may hold it back
 
-    async def _pull(self, container: Obj, status: ContainerStatus) -> None:
-        image = container["image"]
-        if self.script.invalid_image:
-            status.wait("InvalidImageName", f'Failed to apply default image tag "{image}": invalid reference format')
-            self._tell("InspectFailed", status.state["waiting"]["message"], container=container, warning=True)
-            self.publish()
-            await asyncio.get_running_loop().create_future()
-        tries = 0
-        while await self._pull_fails(container, status, tries):
-            tries += 1
-
-    async def _pull_fails(self, container: Obj, status: ContainerStatus, tries: int) -> bool:
-        image, node = container["image"], self.kubelet
-        policy, is_here = container["imagePullPolicy"], image in node.pulled
-        error = self._held(self.script.pull_error)
-        if error and self.script.pull_fails is not None and tries >= self.script.pull_fails:
-            error = ""
-        if policy == "Never" and not is_here:
-            status.wait("ErrImageNeverPull", f'Container image "{image}" is not present with pull policy of Never')
-            self._tell("ErrImageNeverPull", status.state["waiting"]["message"], container=container, warning=True)
-            self.publish()
-            await asyncio.get_running_loop().create_future()
-        if is_here and policy == "IfNotPresent" and not error and self.script.pull is None:
-            text = f'Container image "{image}" already present on machine and can be accessed by the pod'
-            self._tell("Pulled", text, container=container)
-            return False
-        self._tell("Pulling", f'Pulling image "{image}"', container=container)
-        loop = asyncio.get_running_loop()
-        asked = loop.time()
-        async with node.puller:
-            began = loop.time()
-            await self._pause(node.timing.pull if self.script.pull is None else self.script.pull)
-        if error:
-            await self._pull_failed(container, status, pull_message(error, image))
-            return True
-        node.pulled.add(image)
-        took, waited = (f"{(loop.time() - since) * 1000:.0f}ms" for since in (began, asked))
-        text = f'Successfully pulled image "{image}" in {took} ({waited} including waiting). Image size: 3472315 bytes.'
-        self._tell("Pulled", text, container=container)
-        return False
-
-    async def _pull_failed(self, container: Obj, status: ContainerStatus, why: str) -> None:
-        image = container["image"]
-        status.wait("ErrImagePull", why)
-        self._tell("Failed", f'Failed to pull image "{image}": {why}', container=container, warning=True)
-        self._tell("Failed", "Error: ErrImagePull", container=container, warning=True)
-        self.publish()
-        backoff = self.kubelet.timing.pull_backoff
-        await self._pause(backoff / 3)
-        status.wait("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {why}')
-        self._tell("BackOff", f'Back-off pulling image "{image}"', container=container)
-        self._tell("Failed", "Error: ImagePullBackOff", container=container, warning=True)
-        self.publish()
-        await self._pause(backoff)
-
     async def _configured(self, container: Obj, status: ContainerStatus) -> None:
-        while error := self._held(self.script.config_error) or self.kubelet.config_error(self.pod, container):
+        while error := self.held(self.script.config_error) or self.kubelet.config_error(self.pod, container):
             status.wait("CreateContainerConfigError", error)
-            self._tell("Failed", f"Error: {error}", container=container, warning=True)
+            self.tell("Failed", f"Error: {error}", container=container, warning=True)
             self.publish()
-            await self._pause(self.kubelet.timing.pull_backoff)
+            await self.pause(self.kubelet.timing.pull_backoff)
 
     async def _started(self, container: Obj, status: ContainerStatus) -> Running:
         """Ended: it can't be started, for that reason."""
-        if error := self._held(self.script.run_error):
+        if error := self.held(self.script.run_error):
             raise Ended(error)
         log = self.log(container["name"])
         if self.script.last_words:
@@ -316,7 +262,7 @@ class Life:
         """The container could not even be started."""
         self.status.phase = "Running"
         status.wait("RunContainerError", why)
-        self._tell("Failed", f"Error: {why}", container=container, warning=True)
+        self.tell("Failed", f"Error: {why}", container=container, warning=True)
         self.publish()
         await asyncio.sleep(self.kubelet.timing.pull_backoff / 3)
         outcome = Outcome(128, "StartError", why)
@@ -337,7 +283,7 @@ class Life:
         self.kubelet.finish(self.uid)
 
     async def _stop(self, running: Running, grace: float) -> None:
-        self._tell("Killing", f"Stopping container {self.status.containers[0].name}")
+        self.tell("Killing", f"Stopping container {self.status.containers[0].name}")
         running.terminate()
         ending = asyncio.ensure_future(running.wait())
         if not (await asyncio.wait({ending}, timeout=grace))[0]:
@@ -346,7 +292,7 @@ class Life:
 
     async def _evicted(self) -> None:
         self.status.condition("DisruptionTarget", True, "TerminationByKubelet", self.status.message)
-        self._tell("Evicted", self.status.message, warning=True)
+        self.tell("Evicted", self.status.message, warning=True)
         if self.running is not None:
             self.running.kill()
             outcome = await self.running.wait()
@@ -373,10 +319,11 @@ class Life:
             self.task.cancel()
         self.task = self.kubelet.tasks.create(coroutine)
 
-    def _held(self, obstacle: str) -> str:
+    def held(self, obstacle: str) -> str:
+        """The obstacle, unless it has been lifted."""
         return "" if self.released.is_set() else obstacle
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
         """Sleep, unless released meanwhile."""
         if self.released.is_set():
             await asyncio.sleep(min(seconds, self.kubelet.timing.pull))
@@ -384,9 +331,10 @@ class Life:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.released.wait(), seconds)
 
-    def _tell(
+    def tell(
         self, reason: str, message: str, *, source: str = "kubelet", warning: bool = False, container: Obj | None = None
     ) -> None:
+        """Write an event, where the node is heard."""
         if self.kubelet.scheduler.is_lost:
             return
         field = f"spec.containers{{{container['name']}}}" if container else ""
