@@ -7,9 +7,6 @@ from datetime import timedelta
 from mlhub_shared.runtime.service import Runtime
 from mlhub_spawner_worker.attach import AttachServer
 from mlhub_spawner_worker.backends.base import Backend
-from mlhub_spawner_worker.backends.docker import DockerBackend, DockerSettings, ReachSettings
-from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend, KubernetesSettings
-from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
 from mlhub_spawner_worker.ports import WorkspacePorts
 from mlhub_spawner_worker.probe import HttpProbe, Probe
 from mlhub_spawner_worker.relays import ProxyAddresses, Relays
@@ -18,7 +15,7 @@ from mlhub_spawner_worker.worker import Worker
 
 
 def make_backend(settings: SpawnerWorkerSettings) -> Backend:
-    """The backend that the settings name, not open yet."""
+    """The backend that the settings name, not open yet; the client libraries of the others are never loaded."""
     match settings.backend:
         case "docker":
             return _docker(settings)
@@ -28,7 +25,9 @@ def make_backend(settings: SpawnerWorkerSettings) -> Backend:
             return _process(settings)
 
 
-def _process(settings: SpawnerWorkerSettings) -> ProcessBackend:
+def _process(settings: SpawnerWorkerSettings) -> Backend:
+    from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings
+
     return ProcessBackend(
         ProcessSettings(
             data_dir=settings.data_dir,
@@ -40,7 +39,9 @@ def _process(settings: SpawnerWorkerSettings) -> ProcessBackend:
     )
 
 
-def _docker(settings: SpawnerWorkerSettings) -> DockerBackend:
+def _docker(settings: SpawnerWorkerSettings) -> Backend:
+    from mlhub_spawner_worker.backends.docker import DockerBackend, DockerSettings, ReachSettings
+
     return DockerBackend(
         DockerSettings(
             hub=settings.hub_name,
@@ -70,7 +71,9 @@ def _docker(settings: SpawnerWorkerSettings) -> DockerBackend:
     )
 
 
-def _kubernetes(settings: SpawnerWorkerSettings) -> KubernetesBackend:
+def _kubernetes(settings: SpawnerWorkerSettings) -> Backend:
+    from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend, KubernetesSettings
+
     policy = settings.policy(images_allowed=True, gpus_allowed=True, gpus_counted=True)
     return KubernetesBackend(
         KubernetesSettings(

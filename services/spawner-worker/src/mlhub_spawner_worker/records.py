@@ -33,7 +33,11 @@ class RecordStore:
     async def get(self, name: str) -> WorkspaceRecord | None:
         """The record as the bus has it now; BusUnavailable if that can't be known."""
         entry = await self._bucket.get(name)
-        return entry.value if entry else None
+        if entry is None:
+            return None
+        # The table's own, if it is the same: of thousands, whoever asked keeps one for as long as its workspace runs.
+        seen = self._table.get(name)
+        return seen.value if seen is not None and seen.revision == entry.revision else entry.value
 
     def known(self, name: str) -> WorkspaceRecord | None:
         """The record as last seen, own changes included."""

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 import aiohttp
 from kubernetes_asyncio import config
@@ -29,6 +30,9 @@ _WITHIN = 15.0
 
 _CONNECT_WITHIN = 5.0
 """Seconds for a connection."""
+
+_LARGE = 2**21
+"""Bytes of a line that a watch may tell: more than a whole object."""
 
 _PAGE = 500
 """Things of a list that are asked for at a time."""
@@ -80,7 +84,7 @@ class KubeClient:
             where = self._kubeconfig or "this pod's service account"
             raise Permanent(f"the Kubernetes API can't be reached by {where}: {error}") from error
         self.configuration.connection_pool_maxsize = 0
-        self._api = ApiClient(self.configuration)
+        self._api = _lean(ApiClient(self.configuration))
 
     async def aclose(self) -> None:
         """Let go of all connections."""
@@ -268,6 +272,16 @@ class KubeClient:
         config.load_incluster_config(client_configuration=self.configuration)
         self.own_namespace = _OWN_NAMESPACE.read_text().strip()
         self.namespace = self._wanted or self.own_namespace
+
+
+def _lean(api: ApiClient) -> ApiClient:
+    """Its session, but for looking up logins and proxies of this machine anew, in two threads, at every single call."""
+    if not getproxies():
+        session = api.rest_client.pool_manager
+        connector = session.connector
+        session.detach()
+        api.rest_client.pool_manager = aiohttp.ClientSession(connector=connector, read_bufsize=_LARGE)
+    return api
 
 
 def _selectors(labels: str, fields: str) -> list[tuple[str, str]]:
