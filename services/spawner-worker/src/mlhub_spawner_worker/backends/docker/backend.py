@@ -26,7 +26,7 @@ from mlhub_spawner_worker.backends.base import (
     no_trouble,
 )
 from mlhub_spawner_worker.backends.docker import gpus, labels
-from mlhub_spawner_worker.backends.docker.adoption import adopt, life_of
+from mlhub_spawner_worker.backends.docker.adoption import adopt, is_ours, life_of, refuse_stranger
 from mlhub_spawner_worker.backends.docker.body import Plan, container
 from mlhub_spawner_worker.backends.docker.configuration import DockerSettings
 from mlhub_spawner_worker.backends.docker.containers import Containers, Shown
@@ -238,7 +238,7 @@ class DockerBackend:
         shown = await self._containers.find(job.name)
         if shown is None:
             return None
-        self._refuse_stranger(shown, job.name)
+        refuse_stranger(shown, job.name, self._settings.hub)
         if shown.runs and shown.running.generation == job.record.generation:
             life = self._lives.running(job.name)
             if life is not None and life.container == shown.id:
@@ -259,7 +259,7 @@ class DockerBackend:
 
     async def _stop(self, name: str, grace: timedelta) -> str:
         shown = await self._containers.find(name)
-        if shown is not None and self._is_ours(shown, name):
+        if shown is not None and is_ours(shown, name, self._settings.hub):
             await self._end(shown, grace)
         self._release_soon(await self._user_of(name))
         last = self._lives.get(name)
@@ -283,7 +283,7 @@ class DockerBackend:
     async def _erase(self, name: str) -> None:
         user = await self._user_of(name)
         shown = await self._containers.find(name)
-        if shown is not None and self._is_ours(shown, name):
+        if shown is not None and is_ours(shown, name, self._settings.hub):
             await self._end(shown, timedelta(0))
         await self._volumes.erase(name)
         self._lives.forget(name)
@@ -314,7 +314,7 @@ class DockerBackend:
         async def look() -> None:
             # An empty volume would hide that what holds the name may be the only copy of somebody's files.
             if shown := await self._containers.find(job.name):
-                self._refuse_stranger(shown, job.name)
+                refuse_stranger(shown, job.name, self._settings.hub)
 
         return await self._volumes.ensure(record.workspace, base_url=record.base_url, before_making=look)
 
@@ -327,24 +327,6 @@ class DockerBackend:
 
     def _image_name(self, job: Job) -> str:
         return job.record.spec.image or self._profile(job).image
-
-    def _refuse_stranger(self, shown: Shown, name: str) -> None:
-        if self._is_ours(shown, name):
-            return
-        if shown.labels.get(labels.ORIGIN) == self._settings.hub and labels.GENERATION not in shown.labels:
-            raise BackendError(
-                f"The container {name} on this node is of the first ML Hub, and its files are not taken over yet; an "
-                "administrator must stop it and run `mlhub move-in`."
-            )
-        raise BackendError(
-            f"There is a container {name} on this node that this hub has not made; an administrator must remove or "
-            "rename it."
-        )
-
-    def _is_ours(self, shown: Shown, name: str) -> bool:
-        # The first ML Hub's containers carry no generation, and may hold the only copy of somebody's files.
-        workspace = labels.workspace_of(shown.labels, self._settings.hub)
-        return workspace is not None and workspace.name == name and labels.GENERATION in shown.labels
 
     def _read_info(self) -> None:
         info = self.engine.info
