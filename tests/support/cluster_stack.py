@@ -8,6 +8,7 @@ and a DNS.
 import asyncio
 import os
 import random
+import socket
 import string
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -40,6 +41,8 @@ SERVICES, WORKSPACES = "mlhub", "mlhub-workspaces"
 """The two namespaces."""
 
 PARTS = ("nats", "hub", "spawner-worker", "cleanup", "ssh-gateway", "proxy")
+
+_PORTS = (2200, 2222, 2223, 4222, 6222, 8002, 8003, 8080, 8081, 8084, 8222, 8888)
 
 _BALANCED = ("proxies", "proxy-api", "ssh-gateway-proxied")
 """Services of which there may be several pods; those of one pod at a time are that pod's own address."""
@@ -251,6 +254,16 @@ class _Kept(ClusterApi):
 
     def create(self, name: str, texts: Mapping[str, str]) -> None:
         self.made[name] = dict(texts)
+
+
+def missing() -> str | None:
+    """Why it can't run here; None if it can: its ports are those of the manifests, at addresses of its own."""
+    for port in _PORTS:
+        try:
+            socket.create_server(("127.255.0.1", port)).close()
+        except OSError as error:
+            return f"port {port} of this machine is taken on all of its addresses: {error.strerror}"
+    return None
 
 
 def _addresses_of_people(url: str) -> dict[str, str]:

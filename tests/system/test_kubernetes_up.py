@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.cluster_stack import ADMIN, ClusterStack
+from tests.support.cluster_stack import ADMIN, ClusterStack, missing
 from tests.support.hub_client import HubClient, Session
 from tests.support.kube import NOT_FOUND, Script
 from tests.support.openssh import OpenSsh
@@ -27,6 +27,8 @@ NO_ROOM = "0/3 nodes are available: 3 Insufficient cpu. preemption: not eligible
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterStack]:
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
     async with ClusterStack.open(tmp_path_factory.mktemp("single"), "single") as stack:
         yield stack
 
