@@ -152,7 +152,7 @@ class Backend(Protocol):
     async def start(self, job: Job) -> Running:
         """Start it, at most once: what runs under the same generation is returned, under another one is ended first.
 
-        Where workers share a `cluster` one may be late: what runs under a newer generation stays, and it is a Temporary.
+        Where workers share a `cluster` one may be late: what runs under a newer generation stays, which is a Temporary.
         """
 
     async def wait(self, name: str) -> Exit:
