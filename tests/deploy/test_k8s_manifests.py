@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -154,6 +155,24 @@ def test_the_bus_being_away_shuts_nobody_out(overlay: str) -> None:
         assert container["startupProbe"]["httpGet"]["path"] == "/ready"
     for name in ("hub", "cleanup"):
         assert find(found, "Service", name)["spec"]["publishNotReadyAddresses"] is True
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_who_is_known_by_a_name_is_so_before_he_is_ready(overlay: str) -> None:
+    found = rendered(overlay)
+    env = {
+        variable["name"]: variable.get("value", "")
+        for service in ("proxy", "ssh-gateway", "spawner-worker")
+        for variable in workload(found, service).containers[0]["env"]
+    }
+    names = {
+        *env["MLHUB_PROXY_INTERNAL_NETWORKS"].split(","),
+        env["MLHUB_SSH_GATEWAY_PROXIED_FROM"],
+        urlsplit(env["MLHUB_SPAWNER_WORKER_PROBE_URL"]).hostname,
+    }
+    services = {name: find(found, "Service", str(name))["spec"] for name in names}
+    assert {name for name, spec in services.items() if not spec.get("publishNotReadyAddresses")} == set()
+    assert {spec.get("clusterIP") for spec in services.values()} == {"None"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
