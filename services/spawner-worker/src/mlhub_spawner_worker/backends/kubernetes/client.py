@@ -14,6 +14,7 @@ from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 
 from mlhub_shared.errors import Permanent
+from mlhub_spawner_worker.backends.base import BackendError
 from mlhub_spawner_worker.backends.kubernetes.refusals import ApiAway, refusal
 from mlhub_spawner_worker.backends.kubernetes.rights import Right, right
 
@@ -31,8 +32,8 @@ _WITHIN = 15.0
 _CONNECT_WITHIN = 5.0
 """Seconds for a connection."""
 
-_LARGE = 2**21
-"""Bytes of a line that a watch may tell: more than a whole object."""
+_LONGEST = 2**22
+"""Bytes of a line that a watch may tell: more than twice as much as the API keeps of one thing."""
 
 _PAGE = 500
 """Things of a list that are asked for at a time."""
@@ -177,7 +178,7 @@ class KubeClient:
         asked = right(kind.resource, "watch")
         async with self._answer(asked, "GET", self._path(kind), query=query, within=limit) as answer:
             opened()
-            async for line in answer.content:
+            async for line in _lines(answer.content):
                 if line.strip():
                     yield self._event(line, asked)
 
@@ -280,8 +281,23 @@ def _lean(api: ApiClient) -> ApiClient:
         session = api.rest_client.pool_manager
         connector = session.connector
         session.detach()
-        api.rest_client.pool_manager = aiohttp.ClientSession(connector=connector, read_bufsize=_LARGE)
+        api.rest_client.pool_manager = aiohttp.ClientSession(connector=connector)
     return api
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Its lines; the reader's own refuse those that are longer than its buffer. BackendError beyond all reason."""
+    rest = bytearray()
+    async for piece in stream.iter_any():
+        looked = len(rest)
+        rest += piece
+        while (end := rest.find(b"\n", looked)) >= 0:
+            yield bytes(rest[:end])
+            del rest[: end + 1]
+            looked = 0
+        if len(rest) > _LONGEST:
+            raise BackendError(f"The Kubernetes API tells more than {_LONGEST >> 20} MiB of a single thing")
+    yield bytes(rest)
 
 
 def _selectors(labels: str, fields: str) -> list[tuple[str, str]]:
