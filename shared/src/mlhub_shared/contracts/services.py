@@ -23,6 +23,12 @@ class WorkerLease(_Value):
     """Of the node's data, so that another node of the same name is known for one. Empty: not told."""
     replica: str = ""
     """Of the workers that share this node. Empty: there is one."""
+    data: str = ""
+    """Identity of this worker's own data where several share a node, so that another one of the same name is known for
+    one. Empty: not told."""
+    trouble: str = ""
+    """Why this worker can't reach what it runs workspaces on, in a sentence: the others act in its place. Empty: it
+    can."""
     pool: str
     backend: str
     """`process`, `docker`, `kubernetes`."""
@@ -64,9 +70,10 @@ class WorkerLease(_Value):
 
 
 def by_node(leases: Iterable[WorkerLease]) -> dict[str, WorkerLease]:
-    """One lease for each node with a worker that lives; where several share it, of the one that lives the longest."""
+    """One lease for each node with a worker that lives; where several share it, of the one that lives the longest, and
+    rather of one that is well."""
     found: dict[str, WorkerLease] = {}
-    for lease in sorted(leases, key=lambda lease: (lease.started_at, lease.replica), reverse=True):
+    for lease in sorted(leases, key=lambda lease: (bool(lease.trouble), lease.started_at, lease.replica), reverse=True):
         found[lease.node] = lease
     return found
 
