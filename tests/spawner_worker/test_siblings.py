@@ -297,6 +297,18 @@ async def test_who_has_another_cluster_is_no_sibling(
         assert not others.up
 
 
+async def test_who_has_the_name_of_a_replica_that_lives_is_refused(
+    crew: Replicas, bus: Bus, nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend
+) -> None:
+    await crew.start("r1")
+    async with replicas(nats_server, tmp_path / "elsewhere", on_one(scripted), bus) as others:
+        with pytest.raises(Permanent, match=f"is the replica r1 of the node {NODE}"):
+            await others.start_one("r1")
+    await crew.kill("r1", is_noticed=False)
+    async with asyncio.timeout(lease.TTL.total_seconds() / 3):
+        await crew.start_one("r1")  # Its own lease from before is nobody else's.
+
+
 async def test_whoever_is_asked_answers_for_the_node(
     crew: Replicas, bus: Bus, people: People, scripted: ScriptedBackend
 ) -> None:

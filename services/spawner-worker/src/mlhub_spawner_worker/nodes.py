@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from mlhub_shared.bus import Table
+from mlhub_shared.bus import Entry, Table
 from mlhub_shared.contracts.services import WorkerLease
 from mlhub_shared.errors import Permanent
 from mlhub_spawner_worker.lifecycle import Place
@@ -26,27 +26,49 @@ def identity_of(data_dir: Path) -> str:
     return known
 
 
-async def take_name(leases: Table[WorkerLease], node: str, identity: str) -> None:
+async def take_name(leases: Table[WorkerLease], own: WorkerLease) -> None:
     """Permanent if another node of this name lives: each would take the other's workspaces for its own dead ones.
 
-    One that lives renews its lease before long; that of one that is gone is waited out.
+    Likewise if another worker is this replica of it: nobody would know which of them a lease is of. One that lives
+    renews its lease before long; that of one that is gone is waited out, but for a worker's own from before.
     """
     await leases.synced()
     seen: dict[str, int] = {}
-    while found := _of_others(leases, node, identity):
-        if any(seen.get(key, revision) != revision for key, revision in found.items()):
-            raise Permanent(
-                f"another worker, with data of its own, is the node {node}: give each a name of its own by "
-                "MLHUB_SPAWNER_WORKER_NODE"
-            )
+    while found := _of_others(leases, own):
+        if lives := [key for key, revision in found.items() if seen.get(key, revision) != revision]:
+            raise Permanent(_conflict(own, leases.get(lives[0])))
         seen |= found
         await asyncio.sleep(_LOOK)
 
 
-def _of_others(leases: Table[WorkerLease], node: str, identity: str) -> dict[str, int]:
-    """The leases of another node of this name, and how new each is."""
-    entries = ((key, entry) for key, entry in leases.items() if entry.value.node == node)
-    return {key: entry.revision for key, entry in entries if entry.value.identity not in ("", identity)}
+def _of_others(leases: Table[WorkerLease], own: WorkerLease) -> dict[str, int]:
+    """The leases of another node or worker of this name, and how new each is."""
+    entries = ((key, entry) for key, entry in leases.items() if entry.value.node == own.node)
+    return {key: entry.revision for key, entry in entries if _is_other(entry.value, own)}
+
+
+def _is_other(lease: WorkerLease, own: WorkerLease) -> bool:
+    return not is_same(lease.identity, own.identity) or (lease.key == own.key and not is_same(lease.data, own.data))
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two identities may be of the same: one that is not told may be anybody's, and so its marks."""
+    (name, _, marks), (other_name, _, other_marks) = one.partition("#"), other.partition("#")
+    if not marks or not other_marks:
+        return name == other_name or not (name and other_name)
+    return name == other_name and not set(marks.split(",")).isdisjoint(other_marks.split(","))
+
+
+def _conflict(own: WorkerLease, entry: Entry[WorkerLease] | None) -> str:
+    if entry is not None and is_same(entry.value.identity, own.identity):
+        return (
+            f"another worker is the replica {own.replica} of the node {own.node}: give each a name of its own by "
+            "MLHUB_SPAWNER_WORKER_REPLICA"
+        )
+    what = "on another cluster or namespace" if own.replica else "with data of its own"
+    return (
+        f"another worker, {what}, is the node {own.node}: give each a name of its own by MLHUB_SPAWNER_WORKER_NODE"
+    )
 
 
 class Nodes:

@@ -57,7 +57,8 @@ class Worker:
             gpus_counted=backend.gpus_counted,
         )
         self._teller = Teller(bus)
-        self._identity = backend.cluster or identity_of(settings.data_dir)
+        self._data = identity_of(settings.data_dir)
+        self._identity = backend.cluster or self._data
         self._replica = settings.replica if backend.cluster is not None else ""
         self._shared_drain = SharedDrain(bus.start_table(bus.nodes), settings.node) if self._replica else None
         self._drain: Drain = self._shared_drain or LocalDrain(settings.data_dir)
@@ -89,7 +90,7 @@ class Worker:
     async def start(self) -> None:
         """Begin; commands and queries are taken once the records are known and reconciled."""
         runtime = self._runtime
-        await take_name(self._leases, self._settings.node, self._identity)
+        await take_name(self._leases, self._lease_value())
         runtime.health.require("records", lambda: None if self._table.is_live else "the records are not followed")
         runtime.health.require("reconciled", lambda: None if self.reconciler.done.is_set() else "not yet")
         runtime.keep_running("reconcile", self.reconciler.run)
@@ -170,6 +171,7 @@ class Worker:
             node=node.name,
             identity=self._identity,
             replica=self._replica,
+            data=self._data if self._replica else "",
             pool=self._settings.pool,
             backend=self._backend.name,
             capacity=node.capacity,

@@ -114,7 +114,8 @@ class Backend(Protocol):
     """`process`, `docker`, `kubernetes`."""
     cluster: str | None
     """Identity of what every worker of this hub that is set up like this one runs workspaces on, all of them at the
-    same time: they are one node together. None: a node of this worker alone."""
+    same time: they are one node together. Behind a `#` are marks, one of which any two of them have in common. None: a
+    node of this worker alone."""
     images_allowed: bool
     gpus_counted: bool
     """GPUs are asked for by their number; `gpus` is empty."""

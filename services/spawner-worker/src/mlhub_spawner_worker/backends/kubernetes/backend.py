@@ -86,7 +86,7 @@ class KubernetesBackend:
     async def open(self) -> None:
         """Begin to follow pods and events; an API server that is away is waited for, but not for long."""
         await self.client.open()
-        self.cluster = f"{self._settings.hub}@{self.client.namespace}"
+        self.cluster = f"{self._settings.hub}@{self.client.namespace}#{','.join(self.client.marks)}"
         self._watch.start()
         self._events.start()
         with contextlib.suppress(TimeoutError):

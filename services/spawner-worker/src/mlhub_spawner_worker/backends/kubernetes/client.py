@@ -15,6 +15,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from mlhub_shared.errors import Permanent
 from mlhub_spawner_worker.backends.base import BackendError
+from mlhub_spawner_worker.backends.kubernetes.identity import cluster_marks
 from mlhub_spawner_worker.backends.kubernetes.refusals import ApiAway, refusal
 from mlhub_spawner_worker.backends.kubernetes.rights import Right, right
 
@@ -69,6 +70,8 @@ class KubeClient:
         """Of the workspaces; known once it is open."""
         self.own_namespace: str | None = None
         """Of the worker's own pod; None outside of a cluster."""
+        self.marks: list[str] = []
+        """Of the cluster, whoever asks; known once it is open."""
         self.configuration = Configuration()
         """Of clients for other purposes."""
         self._api: ApiClient | None = None
@@ -81,6 +84,7 @@ class KubeClient:
                 await self._read_kubeconfig(self._kubeconfig)
             else:
                 await asyncio.to_thread(self._read_own)
+            self.marks = await asyncio.to_thread(cluster_marks, self.configuration)
         except (config.ConfigException, OSError, ValueError) as error:
             where = self._kubeconfig or "this pod's service account"
             raise Permanent(f"the Kubernetes API can't be reached by {where}: {error}") from error
