@@ -6,26 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import AliasChoices
-from pydantic_settings import BaseSettings
 
-from mlhub_cleanup.settings import CleanupSettings
-from mlhub_hub.settings import HubSettings
-from mlhub_proxy.settings import ProxySettings
-from mlhub_shared.runtime.settings import CommonSettings
-from mlhub_spawner_worker.settings import SpawnerWorkerSettings
-from mlhub_ssh_gateway.settings import SshGatewaySettings
 from mlhub_standalone import cluster_secrets
 from mlhub_standalone.data_dir import DataDir
 from tests.support.manifests.objects import Objs, find, rendered, workload
+from tests.support.service_settings import SERVICES, known
 
-SERVICES: dict[str, type[CommonSettings]] = {
-    "hub": HubSettings,
-    "spawner-worker": SpawnerWorkerSettings,
-    "cleanup": CleanupSettings,
-    "ssh-gateway": SshGatewaySettings,
-    "proxy": ProxySettings,
-}
 Load = Callable[[Objs, str], Any]
 
 FIELDS = {"metadata.namespace": "mlhub", "metadata.name": "a-pod", "status.podIP": "10.1.2.3"}
@@ -51,18 +37,6 @@ def environment(objects: Objs, service: str) -> dict[str, str]:
             value = re.sub(r"\$\((\w+)\)", lambda name: before[name[1]], variable["value"])
         before[variable["name"]] = found[variable["name"]] = value
     return found
-
-
-def known(settings: type[BaseSettings]) -> set[str]:
-    """The variables that it reads."""
-    names = set()
-    for name, field in settings.model_fields.items():
-        alias = field.validation_alias
-        if alias is None:
-            names.add(f"{settings.model_config.get('env_prefix', '')}{name}".upper())
-        else:
-            names |= {str(choice) for choice in (alias.choices if isinstance(alias, AliasChoices) else [alias])}
-    return names
 
 
 @pytest.fixture

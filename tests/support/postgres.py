@@ -83,12 +83,10 @@ class Postgres:
         if self._process.returncode is not None:
             output, _ = await self._process.communicate()
             raise RuntimeError(output.decode())
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:
-            return False
-        writer.close()
-        return True
+        # It takes connections before it takes anybody in, when it has to recover first.
+        asked = await self._run("pg_isready", "--host=127.0.0.1", f"--port={self._port}")
+        await asked.communicate()
+        return asked.returncode == 0
 
     async def _connect(self, database: str, *, user: str) -> "psycopg.AsyncConnection[tuple[object, ...]]":
         address = f"host=127.0.0.1 port={self._port} dbname={database} user={user} connect_timeout=20"
