@@ -102,6 +102,7 @@ def test_the_readme_tells_every_variable_that_the_overlays_set() -> None:
         "SERVICES_NAMESPACE",
         "UNREACHABLE_TIMEOUT",
         "OPEN_TO",
+        "DNS",
         "CLOSED_TO",
         "REPLICA",
         "NODE",

@@ -26,6 +26,15 @@ def test_what_is_no_label_is_refused_at_the_start(text: str) -> None:
         SpawnerWorkerSettings(labels=text)
 
 
+@pytest.mark.parametrize("name", ["open_to", "dns"])
+def test_addresses_are_looked_at_when_the_worker_starts(name: str) -> None:
+    given = {name: "169.254.169.254, 10.8.0.0/16 ,fd00::/8"}
+    assert getattr(SpawnerWorkerSettings(**given), name) == given[name]
+    for wrong in ("10.8.0.1/16", "dns.my.org", "169.254.169.254:53"):
+        with pytest.raises(ValidationError, match=name):
+            SpawnerWorkerSettings(**{name: f"10.0.0.1,{wrong}"})
+
+
 def test_what_may_be_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLHUB_SPAWNER_WORKER_CPU_CAPACITY", "12.5")
     monkeypatch.setenv("MLHUB_SPAWNER_WORKER_MEM_CAPACITY", "64G")

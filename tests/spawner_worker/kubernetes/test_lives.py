@@ -9,7 +9,10 @@ import pytest
 
 from mlhub_shared.contracts.workspace import Phase, Reason
 from mlhub_spawner_worker.backends.base import BackendError, Exit
-from tests.spawner_worker.kubernetes.conftest import Stand
+from mlhub_spawner_worker.factory import make_backend
+from mlhub_spawner_worker.settings import SpawnerWorkerSettings
+from tests.spawner_worker.kubernetes.conftest import HUB, Stand
+from tests.support.kube_backend import rules
 from tests.support.waiting import until
 
 ALICE = "ws-alice-test"
@@ -63,6 +66,20 @@ async def test_a_stop_keeps_the_volume_and_the_isolation(stand: Stand) -> None:
         assert set(stand.left()) == {"pods", "services", "persistentvolumeclaims", "networkpolicies"}
         await backend.stop(ALICE, grace=GRACE)
         await until(lambda: set(stand.left()) == {"persistentvolumeclaims", "networkpolicies"})
+
+
+async def test_a_resolver_that_the_settings_name_may_be_asked(stand: Stand) -> None:
+    kubeconfig = stand.cluster.kubeconfig(stand.folder / "kubeconfig", stand.cluster.token(rules()))
+    settings = SpawnerWorkerSettings(backend="kubernetes", hub_name=HUB, kubeconfig=kubeconfig, dns="169.254.169.254")
+    backend = make_backend(settings)
+    await backend.open()
+    try:
+        await backend.prepare(stand.job(), stand.report)
+    finally:
+        await backend.aclose()
+    [policy] = stand.cluster.objects("networkpolicies")
+    allowed = [rule for rule in policy["spec"]["egress"] if "169.254.169.254/32" in str(rule["to"])]
+    assert [[port["port"] for port in rule["ports"]] for rule in allowed] == [[53, 53]]
 
 
 async def test_a_new_start_has_a_service_of_its_own(stand: Stand) -> None:

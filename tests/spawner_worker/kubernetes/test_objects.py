@@ -15,7 +15,7 @@ from tests.support.kube_backend import IMAGE, profile
 from tests.support.makers import record
 
 VERSION = "1.36"
-AROUND = objects.Around("mlhub", 8002, open_to=("10.9.8.7",), closed_to=("192.0.2.0/24",))
+AROUND = objects.Around("mlhub", 8002, open_to=("10.9.8.7",), closed_to=("192.0.2.0/24",), dns=("169.254.169.254",))
 
 EVERYTHING: dict[str, Any] = {
     "priority_class": "high",
@@ -121,6 +121,25 @@ def test_private_addresses_are_closed_but_for_those_that_are_opened() -> None:
     assert {"cidr": "10.9.8.7/32"} in blocks
     [v4] = [block for block in blocks if block["cidr"] == "0.0.0.0/0"]
     assert {"10.0.0.0/8", "169.254.0.0/16", "192.0.2.0/24"} <= set(v4["except"])
+
+
+def test_names_are_asked_for_wherever_a_cluster_has_its_dns_and_nothing_else_is_there() -> None:
+    egress = objects.policy(job().record, AROUND, volume=None)["spec"]["egress"]
+    rules = [rule for rule in egress if {"protocol": "UDP", "port": 53} in rule.get("ports", ())]
+    [(pods, *addresses)] = [rule["to"] for rule in rules]
+    assert pods["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    assert [peer["ipBlock"]["cidr"] for peer in addresses] == ["169.254.20.10/32", "169.254.169.254/32"]
+    everywhere = {port["port"] for rule in egress for port in rule.get("ports", ()) if rule["to"] == [openshift()]}
+    assert everywhere == {5353}
+    opened = [rule["to"] for rule in egress if "ports" not in rule]
+    assert "169.254.169.254" not in str(opened)
+
+
+def openshift() -> dict[str, Any]:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}},
+        "podSelector": {"matchLabels": {"dns.operator.openshift.io/daemonset-dns": "default"}},
+    }
 
 
 def test_a_policy_lets_in_the_proxy_the_gateway_and_the_users_own() -> None:

@@ -90,6 +90,7 @@ def _kubernetes(settings: SpawnerWorkerSettings) -> Backend:
             keep_volumes=timedelta(days=settings.keep_volumes_days),
             open_to=_parts(settings.open_to),
             closed_to=_parts(settings.closed_to),
+            dns=_parts(settings.dns),
         )
     )
 

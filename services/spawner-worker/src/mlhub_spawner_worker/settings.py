@@ -7,11 +7,11 @@ import socket
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
 from mlhub_shared.contracts.identity import Token
@@ -28,6 +28,12 @@ def _seconds(value: object) -> object:
 
 def _blank_is_none(value: object) -> object:
     return None if value == "" else value
+
+
+def _networks(text: str) -> str:
+    for part in filter(None, map(str.strip, text.split(","))):
+        ip_network(part)
+    return text
 
 
 def _host_name() -> str:
@@ -50,6 +56,10 @@ def _engine_certs() -> Path | None:
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
 """Seconds, fractions too."""
+
+
+Networks = Annotated[str, AfterValidator(_networks)]
+"""Addresses and networks, separated by commas."""
 
 
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -145,9 +155,13 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     unreachable_timeout: Seconds = timedelta(minutes=5)
     """How long a node of the cluster may be away before its workspaces are given up."""
 
-    open_to: str = ""
+    open_to: Networks = ""
     """Private addresses and networks that workspaces on Kubernetes may reach, separated by commas; they reach none
     unless they are named here."""
+
+    dns: Networks = ""
+    """Addresses whose port 53 alone workspaces on Kubernetes may reach, where names are not resolved by pods of the
+    cluster: GKE with Cloud DNS has 169.254.169.254."""
 
     reach: Literal["host", "services", "self", "published"] = "host"
     """How the proxy reaches workspaces: from this host, as a container of this engine, as this very container, or at

@@ -35,6 +35,8 @@ class KubernetesSettings:
     """Private addresses and networks that workspaces may reach all the same."""
     closed_to: tuple[str, ...] = ()
     """Public ones that they may not: the nodes' own."""
+    dns: tuple[str, ...] = ()
+    """Addresses that they may ask for names, and for nothing else, beside the cluster's own DNS."""
     keep_volumes: timedelta = timedelta(0)
     """Of deleted workspaces: no cluster can do that for a while, so this is only answered."""
     image_patience: timedelta = timedelta(seconds=20)

@@ -46,6 +46,7 @@ class Making:
             settings.api_port,
             settings.open_to,
             settings.closed_to,
+            settings.dns,
         )
         await self._client.apply(POLICIES, objects.policy(job.record, around, volume=volume))
         pod = await self._pod(job, wanted)

@@ -28,7 +28,12 @@ _EVERYWHERE = ("0.0.0.0/0", "::/0")
 _NODE_DNS = "169.254.20.10/32"
 """Where a cache of the cluster's DNS listens on each node, if there is one."""
 
-_DNS_PORTS = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+_KUBE_DNS = ("kube-system", {"k8s-app": "kube-dns"})
+
+_OPENSHIFT_DNS = ("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"})
+"""OpenShift has its own, which listens on another port than its Service has; policies are about the former."""
+
+_DNS_PORT, _OPENSHIFT_DNS_PORT = 53, 5353
 
 _NAMESPACE = "kubernetes.io/metadata.name"
 """A label that every namespace has."""
@@ -44,6 +49,8 @@ class Around:
     """Of the proxy, where workspaces find the hub's API."""
     open_to: tuple[str, ...] = ()
     closed_to: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    """Where names are resolved, if not by pods of the cluster."""
 
 
 def claim(record: WorkspaceRecord, profile: Profile) -> Json:
@@ -97,19 +104,31 @@ def policy(record: WorkspaceRecord, around: Around, *, volume: str | None) -> Js
 
 
 def _egress(own: Json, around: Around) -> list[Json]:
-    dns = {
-        "namespaceSelector": {"matchLabels": {_NAMESPACE: "kube-system"}},
-        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-    }
     rules: list[Json] = [
         {"to": [own]},
-        {"to": [dns, {"ipBlock": {"cidr": _NODE_DNS}}], "ports": _DNS_PORTS},
+        {"to": [_pods(*_KUBE_DNS), *map(_block, (_NODE_DNS, *around.dns))], "ports": _both(_DNS_PORT)},
+        {"to": [_pods(*_OPENSHIFT_DNS)], "ports": _both(_OPENSHIFT_DNS_PORT)},
         {"to": [_service(around, "proxy")], "ports": [{"protocol": "TCP", "port": around.api_port}]},
         {"to": [{"ipBlock": _all_but(block, (*_CLOSED, *around.closed_to))} for block in _EVERYWHERE]},
     ]
     if around.open_to:
-        rules.append({"to": [{"ipBlock": {"cidr": str(ipaddress.ip_network(block))}} for block in around.open_to]})
+        rules.append({"to": [*map(_block, around.open_to)]})
     return rules
+
+
+def _both(port: int) -> list[Json]:
+    return [{"protocol": protocol, "port": port} for protocol in ("UDP", "TCP")]
+
+
+def _block(network: str) -> Json:
+    return {"ipBlock": {"cidr": str(ipaddress.ip_network(network))}}
+
+
+def _pods(namespace: str, labels: dict[str, str]) -> Json:
+    return {
+        "namespaceSelector": {"matchLabels": {_NAMESPACE: namespace}},
+        "podSelector": {"matchLabels": labels},
+    }
 
 
 def _all_but(block: str, closed: tuple[str, ...]) -> Json:
