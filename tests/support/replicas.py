@@ -34,6 +34,7 @@ class Replica:
     bus: Bus
     way: Wire
     life: contextlib.AsyncExitStack
+    health: Health
 
     def drives(self) -> set[str]:
         """The workspaces it acts for now."""
@@ -122,7 +123,7 @@ class Replicas:
             running_worker(runtime, configured, backend=self._make_backend(), probe=probe)
         )
         await asyncio.wait_for(worker.reconciler.done.wait(), 20)
-        self.up[name] = Replica(worker, bus, way, life)
+        self.up[name] = Replica(worker, bus, way, life, health)
 
 
 @contextlib.asynccontextmanager

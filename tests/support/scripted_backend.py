@@ -44,6 +44,7 @@ class ScriptedBackend:
 
     name = "scripted"
     cluster: str | None = None
+    out_of_reach = ""
     images_allowed = False
     gpus_counted = False
     gpus_allowed = False

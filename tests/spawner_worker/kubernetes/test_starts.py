@@ -12,11 +12,14 @@ from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import BackendError
 from tests.spawner_worker.kubernetes.conftest import Stand
 from tests.support.kube import NO_ANSWER, NOT_FOUND, UNAUTHORIZED, Script
+from tests.support.kube.errors import ApiError
+from tests.support.kube.faults import of
 from tests.support.kube_backend import IMAGE, profile
 from tests.support.waiting import until
 
 ALICE = "ws-alice-test"
 SHORT = timedelta(seconds=2)
+SCC = "[provider restricted-v2: .spec.securityContext.fsGroup: Invalid value: []int64{100}: 100 is not an allowed group]"
 GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 
 
@@ -151,6 +154,14 @@ async def test_what_a_restricted_namespace_does_not_take_is_told(stand: Stand) -
     runs = profile(privilege_escalation=True)
     async with stand.backend(profiles=(runs,)) as backend:
         with pytest.raises(BackendError, match="allowPrivilegeEscalation"):
+            await stand.run(backend, stand.job())
+
+
+async def test_what_openshift_does_not_admit_is_told_at_once(stand: Stand) -> None:
+    why = f'pods "{ALICE}" is forbidden: unable to validate against any security context constraint: {SCC}'
+    stand.cluster.faults.answer(ApiError(403, "Forbidden", why), times=1000, matches=of("create", "pods"))
+    async with stand.backend() as backend:
+        with pytest.raises(BackendError, match="does not admit it: .* 100 is not an allowed group"):
             await stand.run(backend, stand.job())
 
 

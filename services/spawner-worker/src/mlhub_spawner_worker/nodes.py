@@ -66,9 +66,7 @@ def _conflict(own: WorkerLease, entry: Entry[WorkerLease] | None) -> str:
             "MLHUB_SPAWNER_WORKER_REPLICA"
         )
     what = "on another cluster or namespace" if own.replica else "with data of its own"
-    return (
-        f"another worker, {what}, is the node {own.node}: give each a name of its own by MLHUB_SPAWNER_WORKER_NODE"
-    )
+    return f"another worker, {what}, is the node {own.node}: give each a name of its own by MLHUB_SPAWNER_WORKER_NODE"
 
 
 class Nodes:

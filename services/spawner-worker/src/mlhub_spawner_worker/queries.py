@@ -124,7 +124,8 @@ class Queries:
 
     def _attach(self, node: str | None) -> AttachAddress | None:
         """Of a worker that lives there; of several, this one knows best that it does."""
-        leases = [lease for lease in self._workers.values() if lease.node == node]
+        live = [lease for lease in self._workers.values() if lease.node == node]
+        leases = [lease for lease in live if not lease.trouble] or live
         own = next((lease for lease in leases if lease.key == self._key), None)
         lease = own or next(iter(leases), None)
         return lease.attach if lease else None

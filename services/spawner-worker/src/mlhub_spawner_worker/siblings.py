@@ -4,12 +4,16 @@ All of them could do everything: what they ask of the backend may be asked twice
 compare-and-set. So that it is seldom done twice, each acts for its share of the names, which follows from nothing but
 the leases: the names of one that is gone go to the others, and no other name moves.
 
+One that says that it can't reach what it runs workspaces on counts only as long as none of the others can: where
+nobody gets through, nothing changes hands.
+
 A worker counts from the moment its lease is out, and only as long as nobody can have seen it end. So one that is cut
 off from the bus has stopped acting before the others take over what was its own.
 """
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import blake2b
 
@@ -22,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 SETTLE = 0.5
 """Seconds for the others to let go of what becomes a newcomer's."""
+
+HOLD = 20.0
+"""Seconds that some, but not all, must be out of reach until the others act for them: an outage that is everybody's is
+not noticed by all at the same time, nor its end."""
 
 _LOOK = 1.0
 """Seconds between two looks at the own lease though nothing seems to have changed."""
@@ -39,6 +47,8 @@ class Siblings:
         """`is_held`: whether it is certain that this worker's lease has not ended."""
         self._leases, self._node, self._replica, self._is_held = leases, node, replica, is_held
         self._live: frozenset[str] = frozenset() if replica else frozenset({""})
+        self._divided_since: float | None = None
+        """Since when some can reach what they run workspaces on, and some can't."""
         self._counts = asyncio.Event()
         if not replica:
             self._counts.set()
@@ -84,7 +94,7 @@ class Siblings:
 
     async def _look(self, changed: Callable[[], Awaitable[None]]) -> None:
         live = self._seen()
-        if len(live) > 1 and not self._live:
+        if len(live) > 1 and self._replica in live - self._live:
             await asyncio.sleep(SETTLE)
             live = self._seen()
         if live == self._live:
@@ -98,6 +108,15 @@ class Siblings:
         await changed()
 
     def _seen(self) -> frozenset[str]:
-        """Those that live, this one included; none while it does not count itself."""
-        live = frozenset(lease.replica for lease in self._leases.values() if lease.node == self._node)
-        return live if self._replica in live and self._is_held() else frozenset()
+        """Those that count; none while it is not certain that this one lives."""
+        leases = [lease for lease in self._leases.values() if lease.node == self._node]
+        live = frozenset(lease.replica for lease in leases)
+        if self._replica not in live or not self._is_held():
+            return frozenset()
+        well = frozenset(lease.replica for lease in leases if not lease.trouble)
+        if not well or well == live:
+            self._divided_since = None
+            return live
+        now = time.monotonic()
+        self._divided_since = self._divided_since or now
+        return well if now - self._divided_since >= HOLD else live

@@ -92,6 +92,7 @@ class Worker:
         runtime = self._runtime
         await take_name(self._leases, self._lease_value())
         runtime.health.require("records", lambda: None if self._table.is_live else "the records are not followed")
+        runtime.health.require("backend", lambda: self._backend.out_of_reach or None)
         runtime.health.require("reconciled", lambda: None if self.reconciler.done.is_set() else "not yet")
         runtime.keep_running("reconcile", self.reconciler.run)
         runtime.keep_running("line", self._when_reconciled(self.workspaces.line.serve))
@@ -172,6 +173,7 @@ class Worker:
             identity=self._identity,
             replica=self._replica,
             data=self._data if self._replica else "",
+            trouble=self._backend.out_of_reach,
             pool=self._settings.pool,
             backend=self._backend.name,
             capacity=node.capacity,

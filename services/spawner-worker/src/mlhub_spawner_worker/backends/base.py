@@ -138,6 +138,10 @@ class Backend(Protocol):
     def boot(self) -> str:
         """Of the host or engine as it runs now."""
 
+    @property
+    def out_of_reach(self) -> str:
+        """Why a `cluster` has not answered this worker for a while, in a sentence; empty: it does."""
+
     async def open(self) -> None:
         """Take up what a previous worker left: running workspaces are found, what runs unclaimed is ended."""
 

@@ -62,6 +62,7 @@ class DockerBackend:
 
     name = "docker"
     cluster: str | None = None
+    out_of_reach = ""
     images_allowed = True
     gpus_counted = False
 

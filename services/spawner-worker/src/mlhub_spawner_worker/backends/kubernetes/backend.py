@@ -83,6 +83,11 @@ class KubernetesBackend:
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    @property
+    def out_of_reach(self) -> str:
+        """Why nothing has been heard of pods for a while."""
+        return self._watch.out_of_reach
+
     async def open(self) -> None:
         """Begin to follow pods and events; an API server that is away is waited for, but not for long."""
         await self.client.open()

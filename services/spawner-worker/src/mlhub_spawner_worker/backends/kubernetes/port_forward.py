@@ -5,7 +5,7 @@ import contextlib
 
 from mlhub_shared.errors import MLHubError
 from mlhub_shared.tasks import end_tasks
-from mlhub_spawner_worker.backends.inside import Place, Said
+from mlhub_spawner_worker.backends.inside import Lost, Place, Said
 from mlhub_spawner_worker.backends.inside.link import StreamLink
 from mlhub_spawner_worker.backends.inside.loopback import InsideLoopback
 from mlhub_spawner_worker.backends.inside.script import NEEDS_PYTHON
@@ -111,7 +111,13 @@ class PortStreams:
         """Wait a moment for a refusal; EntryError if it comes."""
         self._first = asyncio.ensure_future(self._next())
         await asyncio.wait([self._first], timeout=_REFUSED_WITHIN)
-        if self._first.done() and ((said := self._first.result()) is None or said.is_error):
+        if not self._first.done():
+            return
+        try:
+            said = self._first.result()
+        except Lost as error:
+            raise EntryError("the connection to the workspace is lost") from error
+        if said is None or said.is_error:
             raise EntryError(_reason(said))
 
     async def read(self) -> Said | None:

@@ -32,6 +32,12 @@ _QUOTA = re.compile(
     r"exceeded quota: (?P<name>[^,]+), requested: (?P<asked>.+), used: (?P<used>.+), limited: (?P<most>.+)"
 )
 
+_INADMISSIBLE = re.compile(
+    r"failed quota|violates PodSecurity|admission webhook|no PriorityClass|(maximum|minimum) \S+ usage per"
+    r"|limit to request ratio|unable to validate against any security context constraint"
+)
+"""What a namespace does not take, however often it is asked; the last is OpenShift's."""
+
 _LACKING = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
 
 
@@ -113,9 +119,7 @@ def _forbidden(text: str, asked: Right, namespace: str) -> Refusal:
             f"{full['used']} of {full['most']} are in use",
             delay=timedelta(seconds=2),
         )
-    if "failed quota" in text or "violates PodSecurity" in text or "admission webhook" in text:
-        return BackendError(f"The namespace {namespace} does not admit it: {text}")
-    if re.search(r"(maximum|minimum) \S+ usage per|limit to request ratio|no PriorityClass", text):
+    if _INADMISSIBLE.search(text):
         return BackendError(f"The namespace {namespace} does not admit it: {text}")
     return Temporary(f"The cluster does not admit it now: {text or 'forbidden'}")
 

@@ -37,6 +37,8 @@ class Pace:
     """More than `lasting`: after that the connection is dead."""
     most: timedelta = timedelta(seconds=10)
     """Between two tries."""
+    patience: timedelta = timedelta(seconds=20)
+    """How long nothing need be heard until that is said: longer than an API server's restart."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,15 @@ class Watch:
         """Set once everything has been listed."""
         self.trouble = ""
         """Why nothing is heard now, in a sentence."""
+        self._unheard_since: float | None = None
+
+    @property
+    def out_of_reach(self) -> str:
+        """Why nothing has been heard for a while, or ever; empty: the API answers."""
+        if self._unheard_since is None:
+            return ""
+        is_short = time.monotonic() - self._unheard_since < self._pace.patience.total_seconds()
+        return "" if is_short and self.synced.is_set() else self.trouble
 
     def start(self) -> None:
         """Begin to follow."""
@@ -102,6 +113,7 @@ class Watch:
     async def _follow(self) -> None:
         if self._version is None:
             self._version = await self._followed.listed()
+            self._unheard_since = None
             self.synced.set()
             log.info("kubernetes.listed", kind=self._followed.kind.resource)
         begun, is_told = time.monotonic(), False
@@ -135,8 +147,10 @@ class Watch:
         if self.trouble:
             log.info("kubernetes.watching_again", kind=self._followed.kind.resource)
         self.trouble = ""
+        self._unheard_since = None
 
     def _complain(self, why: str) -> None:
         if why != self.trouble:
             log.warning("kubernetes.not_watching", kind=self._followed.kind.resource, why=why)
         self.trouble = why
+        self._unheard_since = self._unheard_since or time.monotonic()

@@ -52,6 +52,7 @@ class ProcessBackend:
 
     name = "process"
     cluster: str | None = None
+    out_of_reach = ""
     images_allowed = False
     gpus_counted = False
     gpus_allowed = False
