@@ -118,6 +118,8 @@ def test_what_a_profile_overrides_is_its_own(profiles: dict[str, Profile]) -> No
     # Maps are merged, all else is replaced, as KubeSpawner does.
     assert science.kubernetes.node_selector == {"pool": "users", "size": "large"}
     assert (gpu.max_gpus, gpu.kubernetes.gpu_resource) == (2, "nvidia.com/gpu")
+    # With or without MLHUB_MAX_GPUS.
+    assert science.max_gpus == profiles["minimal-environment"].max_gpus == 0
     assert [each.key for each in gpu.kubernetes.tolerations] == ["nvidia.com/gpu"]
     assert gpu.image == profiles["minimal-environment"].image
 

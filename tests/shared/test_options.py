@@ -131,6 +131,20 @@ def test_ids_are_told_from_numbers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("profile", "policy", "most"), [(None, None, 0), (None, 3, 3), (2, None, 2), (4, 3, 3), (0, 3, 0)]
+)
+def test_where_gpus_are_counted_there_are_those_that_somebody_has_said(
+    profile: int | None, policy: int | None, most: int
+) -> None:
+    kind = Profile(name="kind", image="img", max_gpus=profile)
+    cluster = COUNTED.model_copy(update={"max_gpus": policy, "profiles": (kind,), "images_allowed": True})
+    if most:
+        check_spec(WorkspaceSpec(profile="kind", gpus=f"count:{most}"), cluster)
+    with pytest.raises(OptionsError, match=f"must be at most {most} GPU"):
+        check_spec(WorkspaceSpec(profile="kind", gpus=f"count:{most + 1}"), cluster)
+
+
+@pytest.mark.parametrize(
     "gpus", ["all", "0,1", "2", "count:", "count:0", "count:x", "count:-1", "count:2,3", "count:5"]
 )
 def test_a_worker_that_counts_gpus_believes_no_other_wish(gpus: str) -> None:

@@ -140,7 +140,8 @@
 {{- $traits := .traits -}}
 {{- $problems := .problems -}}
 {{- $where := .where -}}
-{{- $profile := dict "name" .name "image" ($traits.image | default .image) -}}
+{{- /* Without a resource of that kind, KubeSpawner gives no GPU. */ -}}
+{{- $profile := dict "name" .name "image" ($traits.image | default .image) "max_gpus" 0 -}}
 {{- $cluster := dict -}}
 {{- with .entry.display_name -}}{{- $_ := set $profile "display_name" . -}}{{- end -}}
 {{- with .entry.description -}}{{- $_ := set $profile "description" (trim .) -}}{{- end -}}

@@ -140,6 +140,13 @@ def test_where_gpus_are_counted_the_form_asks_for_a_number() -> None:
         assert check({"profile": "large", "gpus": asked}, counted)["gpus"].startswith(said)
 
 
+def test_a_cluster_whose_administrator_tells_of_no_gpus_offers_none() -> None:
+    silent = PROFILES.model_copy(update={"gpus_counted": True, "max_gpus": None, "profiles": (SMALL,)})
+    view = view_of_options({}, silent)
+    assert (view.widest["gpus"], view.limits.gpus_hint) == (0, "This profile may have none.")
+    assert view_of_options({}, silent.model_copy(update={"profiles": (SMALL, LARGE)})).widest["gpus"] == 2
+
+
 def test_an_image_of_ones_own_is_asked_for_only_where_one_is_allowed() -> None:
     assert view_of_options({}, PROFILES).images is None
     allowed = PROFILES.model_copy(update={"images": ("quay.io/jupyter/*",)})

@@ -121,7 +121,7 @@ class Profile(BaseModel):
     """Of /dev/shm. None: the engine's default of 64 MiB."""
     max_shm: Size = None
     max_gpus: NonNegativeInt | None = None
-    """None: the policy's."""
+    """None: the policy's, and where GPUs are counted and it has none either, no GPU."""
     gpus_shared: bool = False
     """Workspaces of this profile may be given a GPU that another workspace has."""
     pids_limit: PositiveInt = 4096
@@ -175,7 +175,7 @@ class Policy(BaseModel):
     max_shm: PositiveInt | None = None
     """Bytes. None: no maximum."""
     max_gpus: NonNegativeInt | None = None
-    """None: no maximum."""
+    """None: no maximum; where GPUs are counted, none but those that a profile says."""
     max_days_to_live: PositiveFloat | None = None
     """None: no maximum, and workspaces may live for ever."""
     default_cpu: PositiveFloat | None = None
@@ -231,7 +231,9 @@ class Policy(BaseModel):
 
     def most(self, what: str, profile: Profile | None) -> float | None:
         """The most of `cpu`, `mem`, `shm` or `gpus` that a workspace of this profile may have; None: no maximum."""
-        return _least(getattr(self, f"max_{what}"), getattr(profile, f"max_{what}", None))
+        most = _least(getattr(self, f"max_{what}"), getattr(profile, f"max_{what}", None))
+        # Nobody knows how many there are where they are counted: a cluster may buy whatever it is asked for.
+        return 0 if most is None and what == "gpus" and self.gpus_counted else most
 
 
 def gpus_in_words(count: float) -> str:

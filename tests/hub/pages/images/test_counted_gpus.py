@@ -1,6 +1,7 @@
 """Where workspaces are pods, people say how many GPUs they want; no worker tells which there are."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -11,6 +12,7 @@ from tests.hub.images import PROFILES, images_environment
 from tests.hub.pages.browser import Visitor
 from tests.hub.pages.images.conftest import needs_browser
 from tests.hub.web import WebSession
+from tests.support.hub_process import ADMIN_PASSWORD
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -42,6 +44,17 @@ async def test_a_form_without_javascript_says_what_it_may_be(stage: Stage, alice
     assert 'id="gpus" name="gpus" type="number"' in page
     assert "This profile may have none." in page, "of the profile that is chosen"
     assert "data-gpu=" not in page
+
+
+async def test_no_field_is_there_where_nobody_may_have_any(tmp_path: Path) -> None:
+    silent = PROFILES.replace("    max_gpus: 2\n", "")
+    async for made in make_stage(tmp_path, **images_environment(tmp_path, silent, MLHUB_HUB_BACKEND="kubernetes")):
+        admin = WebSession(made.hub.url)
+        assert (await admin.login("admin", ADMIN_PASSWORD)).status_code == 302
+        page = (await admin.get("new-workspace")).text
+        assert "No profile has any." in page
+        assert 'name="gpus"' not in page
+        await admin.close()
 
 
 @needs_browser
