@@ -27,8 +27,8 @@ up: .venv/.runtime ## Start the whole hub on this machine (ARGS="--help" lists t
 	@exec .venv/bin/mlhub up $(ARGS)
 
 .PHONY: test
-test: .venv/.dev ## Run the tests, three files at a time (ARGS="tests/hub -x -n0": one by one)
-	@.venv/bin/pytest -n 3 --dist loadfile $(ARGS)
+test: .venv/.dev ## Run the tests, four files at a time (ARGS="tests/hub -x -n0": one by one)
+	@.venv/bin/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: .venv/.dev ## Lint, check formatting, types and imports

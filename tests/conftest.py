@@ -1,5 +1,6 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and the order of their files."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,18 @@ from tests.support.nats_server import PASSWORD, USER, NatsServer
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of all tests."""
     parser.addoption("--chaos-seeds", type=int, default=2, help="how many seeds the chaos test tries (default: 2)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that are given most time: one that came last would keep one process busy, and no other."""
+    if not hasattr(config, "workerinput"):
+        return  # all in one process, where it makes no difference, and the quick ones are told of first
+    size = Counter(item.path for item in items)
+    longest: Counter[Path] = Counter()
+    for item in items:
+        if (mark := item.get_closest_marker("timeout")) is not None:
+            longest[item.path] = max(longest[item.path], mark.args[0])
+    items.sort(key=lambda item: (-longest[item.path], -size[item.path], item.path))
 
 
 @pytest.fixture
