@@ -71,6 +71,23 @@ async def test_a_registry_that_does_not_answer_is_waited_for(stand: Stand) -> No
         await asyncio.wait_for(starting, 20)
 
 
+def pulls(stand: Stand) -> int:
+    """How often an image was tried."""
+    return sum(event.get("count") or 1 for event in stand.cluster.objects("events") if event["reason"] == "Pulling")
+
+
+@pytest.mark.parametrize("is_vague", [False, True], ids=["kubelet", "older-kubelet"])
+async def test_one_cause_is_told_once_however_often_it_is_tried(stand: Stand, is_vague: bool) -> None:
+    stand.cluster.kubelet.script(ALICE, Script(pull_error=NO_ANSWER, pull_says_less=is_vague))
+    async with stand.backend() as backend:
+        starting = asyncio.ensure_future(stand.run(backend, stand.job()))
+        await until(lambda: pulls(stand) >= 4)
+        [said] = [message for _, message in stand.said if "can't be had" in message]
+        assert said.endswith("i/o timeout")
+        stand.cluster.kubelet.release(ALICE)
+        await asyncio.wait_for(starting, 20)
+
+
 @pytest.mark.parametrize(
     ("script", "reason", "words"),
     [

@@ -63,7 +63,8 @@ async def _failed(life: "Life", container: Obj, status: ContainerStatus, why: st
     life.publish()
     backoff = life.kubelet.timing.pull_backoff
     await life.pause(backoff / 3)
-    status.wait("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {why}')
+    cause = "" if life.script.pull_says_less else f": ErrImagePull: {why}"
+    status.wait("ImagePullBackOff", f'Back-off pulling image "{image}"{cause}')
     life.tell("BackOff", f'Back-off pulling image "{image}"', container=container)
     life.tell("Failed", "Error: ImagePullBackOff", container=container, warning=True)
     life.publish()

@@ -49,6 +49,8 @@ class Script:
     """NOT_FOUND, UNAUTHORIZED, NO_ANSWER or a message of its own."""
     pull_fails: int | None = None
     """How often. None: until released."""
+    pull_says_less: bool = False
+    """Between two tries the cause is not told, as by older kubelets."""
     invalid_image: bool = False
     """InvalidImageName, for ever."""
     config_error: str = ""

@@ -33,6 +33,11 @@ _HOPELESS = re.compile(
 _WRONG_IMAGE = {"InvalidImageName": "its name is not valid", "ErrImageNeverPull": "no node may fetch it"}
 _PULL_FAILED = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"}
 
+_BACKING_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull)?(: )?')
+"""What a kubelet says between two tries, before the cause; older ones leave that out."""
+_OWN_PORT = re.compile(r"(?<=\d):\d+(?=->)")
+"""Of the node, and another one at each try."""
+
 _AS_ROOT = re.compile(r"runAsNonRoot|non-root")
 
 _NODE_GAVE_IT_UP = {
@@ -221,12 +226,15 @@ def _init_failed(name: str, told: Json) -> Impossible:
 
 def _held(waiting: Json, image: str) -> Sighting | None:
     """What holds a container back; None: nothing out of the ordinary."""
-    reason, message = waiting.get("reason", ""), str(waiting.get("message") or "").strip()[:_LONGEST]
+    reason, words = waiting.get("reason", ""), str(waiting.get("message") or "").strip()
+    message = words[:_LONGEST]
     if reason in _WRONG_IMAGE:
         return Impossible(f"The image {image} can't be had: {_WRONG_IMAGE[reason]}", Reason.IMAGE)
     if reason in _PULL_FAILED:
-        text = f"The image {image} can't be had: {message or reason}"
-        return Waiting(text, PULLING, Reason.IMAGE, is_hopeless=bool(_HOPELESS.search(message)))
+        # The same words for as long as the cause is the same, whether it is just tried or not.
+        cause = _OWN_PORT.sub("", _BACKING_OFF.sub("", words))[:_LONGEST]
+        text = f"The image {image} can't be had{f': {cause}' if cause else ''}"
+        return Waiting(text, PULLING, Reason.IMAGE, is_hopeless=bool(_HOPELESS.search(cause)))
     if reason == "CreateContainerConfigError":
         return Impossible(_unconfigured(image, message))
     if reason in ("RunContainerError", "CrashLoopBackOff"):

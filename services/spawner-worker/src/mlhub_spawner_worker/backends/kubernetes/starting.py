@@ -74,6 +74,8 @@ class Starting:
                     hopeless_since = hopeless_since or time.monotonic()
                 until = min(deadline, hopeless_since + self._image_patience) if hopeless_since else deadline
                 told = (waiting.percent, trouble() or waiting.message)
+                if said is not None and said[0] == told[0] and said[1].startswith(told[1]):
+                    told = said  # It is less than what was told already.
                 if time.monotonic() > until:
                     raise BackendError(told[1], reason=waiting.reason)
                 if told != said:
