@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -178,11 +179,25 @@ def test_snapshots_are_of_each_claim(tmp_path: Path, run: Run) -> None:
     assert len({one["metadata"]["name"] for one in made}) == 2
 
 
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 def test_what_is_kept_of_objects_can_be_applied_anew(tmp_path: Path, run: Run) -> None:
     (script,) = backup("secrets.json")
-    marks = {"name": "a", "labels": {"mlhub.origin": "mlhub"}, "annotations": {"mlhub.user": "ann"}}
-    there = {"uid": "1", "resourceVersion": "2", "creationTimestamp": "x", "managedFields": [], "ownerReferences": []}
-    (tmp_path / "objects.json").write_text(json.dumps({"items": [{"metadata": marks | there}]}))
+    kept = {"name": "a", "namespace": "b", "labels": {"mlhub.origin": "mlhub"}, "annotations": {"mlhub.user": "ann"}}
+    bound = {"uid": "1", "resourceVersion": "2", "creationTimestamp": "x", "managedFields": [], "ownerReferences": []}
+    # One that says this, and has no volume, is lost to Kubernetes.
+    noted = kept | bound | {"annotations": {"mlhub.user": "ann", "pv.kubernetes.io/bind-completed": "yes"}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    there = claim | {
+        "metadata": noted,
+        "spec": spec | {"volumeName": "pvc-0"},
+        "status": {"phase": "Bound"},
+        "data": {},
+    }
+    (tmp_path / "objects.json").write_text(json.dumps({"items": [there]}))
     run(script)
-    for file in ("secrets.json", "claims.json"):
-        assert json.loads((tmp_path / file).read_text()) == {"items": [{"metadata": marks}]}
+    (claimed,) = json.loads((tmp_path / "claims.json").read_text())["items"]
+    assert claimed == claim | {"metadata": kept, "spec": spec}
+    (secret,) = json.loads((tmp_path / "secrets.json").read_text())["items"]
+    del kept["annotations"]
+    assert secret == there | {"metadata": kept}
