@@ -147,6 +147,17 @@ async def test_what_died_with_its_host_is_started_again_and_expires_as_before(
         assert (again.generation, scripted.calls["start", ALICE]) == (10, 2)
 
 
+async def test_what_one_host_of_a_cluster_took_with_it_is_started_again(
+    nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, people: People
+) -> None:
+    async with working(nats_server, tmp_path / "w", scripted):
+        await people.send(spawn(generation=10))
+        before = await people.reaches(ALICE, Phase.READY)
+        scripted.die(ALICE, None, Reason.EVICTED, "Its node was shut down", with_host=True)
+        again = await people.reaches(ALICE, lambda r: bool(r and r.ready_at != before.ready_at))
+        assert (again.generation, again.boot, scripted.calls["start", ALICE]) == (10, before.boot, 2)
+
+
 async def test_what_should_not_run_here_is_stopped(
     nats_server: NatsServer, tmp_path: Path, scripted: ScriptedBackend, bus: Bus, people: People
 ) -> None:

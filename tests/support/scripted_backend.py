@@ -167,11 +167,19 @@ class ScriptedBackend:
 
     # What a test does to it
 
-    def die(self, name: str, code: int | None, reason: Reason = Reason.EXITED, message: str = "") -> None:
+    def die(
+        self,
+        name: str,
+        code: int | None,
+        reason: Reason = Reason.EXITED,
+        message: str = "",
+        *,
+        with_host: bool = False,
+    ) -> None:
         """End a workspace as if by itself."""
         script = self.scripts[name]
         script.running = None
-        script.exit = Exit(code, "the last line\n", reason=reason, message=message)
+        script.exit = Exit(code, "the last line\n", reason=reason, message=message, with_host=with_host)
         script.ended.set()
 
     def restart_host(self) -> None:

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from mlhub_shared.contracts.workspace import Phase, Reason
+from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import BackendError, Exit
 from mlhub_spawner_worker.factory import make_backend
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 from tests.spawner_worker.kubernetes.conftest import HUB, Stand
+from tests.support.kube import FakeCluster, Script
 from tests.support.kube_backend import rules
 from tests.support.waiting import until
 
@@ -213,6 +216,57 @@ async def test_a_lost_node_is_trouble_and_no_death(stand: Stand) -> None:
         assert await asyncio.wait_for(backend.trouble(ALICE, trouble), 20) == ""
         assert not waiting.done()
         waiting.cancel()
+
+
+def restart(cluster: FakeCluster) -> None:
+    cluster.kubelet.restart_node()
+
+
+def shut_down(cluster: FakeCluster) -> None:
+    why = "Pod was terminated in response to imminent node shutdown."
+    cluster.kubelet.evict(ALICE, why, reason="Terminated")
+
+
+@pytest.mark.parametrize(("ends", "words"), [(restart, "was started anew"), (shut_down, "was shut down")])
+async def test_what_died_with_its_node_is_told_apart_and_can_be_started_again(
+    stand: Stand, ends: Callable[[FakeCluster], None], words: str
+) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        ends(stand.cluster)
+        end = await asyncio.wait_for(waiting, 20)
+        assert (end.with_host, end.reason) == (True, Reason.EVICTED)
+        assert words in end.message
+        [dead] = stand.cluster.objects("pods")
+        # The same start once more, though nobody has cleared away what is left of the first.
+        await stand.run(backend, stand.job())
+        [pod] = stand.cluster.objects("pods")
+        assert pod["metadata"]["uid"] != dead["metadata"]["uid"]
+        assert (await backend.describe(ALICE)).running
+
+
+async def test_a_node_that_ends_in_mid_start_is_no_reason_to_give_up(stand: Stand) -> None:
+    why = "Pod was rejected as the node is shutting down."
+    stand.cluster.kubelet.script(ALICE, Script(pull=30))
+    async with stand.backend() as backend:
+        starting = asyncio.ensure_future(stand.run(backend, stand.job()))
+        await until(lambda: stand.told("fetches"))
+        stand.cluster.kubelet.script(ALICE, Script())
+        stand.cluster.kubelet.evict(ALICE, why, reason="NodeShutdown")
+        with pytest.raises(Temporary, match=why):
+            await asyncio.wait_for(starting, 20)
+        await stand.run(backend, stand.job())
+
+
+async def test_a_pod_that_somebody_deletes_from_a_node_that_went_down_has_ended(stand: Stand) -> None:
+    stand.cluster.kubelet.script(ALICE, Script(stop_takes=30))
+    async with stand.backend(stop_grace=timedelta(seconds=30)) as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        stand.cluster.delete("pods", ALICE)
+        stand.cluster.kubelet.restart_node()
+        assert not (await asyncio.wait_for(waiting, 20)).with_host
 
 
 async def test_a_node_that_stays_lost_is_given_up_by_the_cluster(stand: Stand) -> None:

@@ -91,9 +91,17 @@ class Kubelet:
         else:
             running.kill(outcome_of(-signal) if code is None else Outcome(code))
 
-    def evict(self, name: str, message: str = "The node was low on resource: memory.") -> None:
+    def evict(
+        self, name: str, message: str = "The node was low on resource: memory.", *, reason: str = "Evicted"
+    ) -> None:
         """The node gives a pod up."""
-        self._life(name).fail("Evicted", message)
+        self._life(name).fail(reason, message)
+
+    def restart_node(self) -> None:
+        """The node is started anew: what its containers ran is gone, and its runtime says that it does not know how."""
+        for life in self.lives.values():
+            if life.running is not None:
+                life.running.kill(Outcome(255, "Unknown"))
 
     def room(self, **amounts: float) -> None:
         """What the node has from now on: `cpu`, `memory` (bytes), `pods`, `**{"nvidia.com/gpu": 2}`."""

@@ -277,7 +277,7 @@ class Driver:
         except MLHubError as error:
             log.warning("workspace.left_behind", workspace=self._name, why=str(error))
             is_left = True
-        if exited.code is None and record.boot != self._backend.boot:
+        if exited.with_host or (exited.code is None and record.boot != self._backend.boot):
             return DiedWithHost()
         return Exited(exited.code, exited.log_tail, exited.again, exited.reason, is_left, exited.message)
 

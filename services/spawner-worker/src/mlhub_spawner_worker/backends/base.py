@@ -61,6 +61,8 @@ class Exit:
     """OUT_OF_MEMORY if the limit of its memory has ended it."""
     message: str = ""
     """Why, in a sentence for people, where the backend knows more than code and reason tell."""
+    with_host: bool = False
+    """Its host ended it, and not it alone; for backends whose `boot` can't tell."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,6 @@ def exit_of(pod: Pod, *, is_gone: bool, is_ours: bool) -> Exit | None:
 def _ended(pod: Pod, ended: Ended, *, is_ours: bool) -> Exit:
     if is_ours:
         return Exit(ended.code, ended.last_words, reason=Reason.EXITED)
-    if pod.is_leaving and ended.reason is Reason.EXITED:
+    if pod.is_leaving and (ended.reason is Reason.EXITED or ended.with_node):
         return Exit(ended.code, ended.last_words, reason=Reason.EVICTED, message=pod.fate or _REMOVED)
-    return Exit(ended.code, ended.last_words, reason=ended.reason, message=ended.message)
+    return Exit(ended.code, ended.last_words, reason=ended.reason, message=ended.message, with_host=ended.with_node)

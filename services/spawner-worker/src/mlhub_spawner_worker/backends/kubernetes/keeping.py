@@ -20,7 +20,7 @@ from mlhub_spawner_worker.backends.kubernetes.sightings import Pod, seen
 log = structlog.get_logger(__name__)
 
 BOOT = "kubernetes"
-"""A cluster is never started anew as a whole."""
+"""A cluster is never started anew as a whole; what died with its node is told of one by one."""
 
 _NOWHERE = "192.0.2.1"
 """Address of a pod that has none yet; nobody has this one."""

@@ -11,7 +11,7 @@ from mlhub_spawner_worker.backends.kubernetes.configuration import KubernetesSet
 from mlhub_spawner_worker.backends.kubernetes.ending import Ending, why_kept
 from mlhub_spawner_worker.backends.kubernetes.pods import Pods
 from mlhub_spawner_worker.backends.kubernetes.refusals import NoRoom, Taken
-from mlhub_spawner_worker.backends.kubernetes.sightings import Pod
+from mlhub_spawner_worker.backends.kubernetes.sightings import Ended, Pod
 
 _TRIES = 3
 """A pod that has the name may have to go first, and another worker may be at it too."""
@@ -107,5 +107,6 @@ class Making:
 
 
 def _is_for(pod: Pod, job: Job) -> bool:
-    """It is this very start's, and nobody has deleted it."""
-    return pod.generation == job.record.generation and not pod.is_leaving
+    """It is this very start's, and nobody has deleted it; one that its node has ended makes way for another."""
+    is_over = isinstance(pod.sighting, Ended) and pod.sighting.with_node
+    return pod.generation == job.record.generation and not pod.is_leaving and not is_over

@@ -51,6 +51,12 @@ _NODE_GAVE_IT_UP = {
 }
 """By the reason in a pod's status."""
 
+_NODE_WENT_DOWN = {"NodeShutdown", "Shutdown", "Terminated", "NodeLost"}
+"""Reasons, of those, that are about the node and not about the pod."""
+
+_NOBODY_SAW = {"Unknown", "ContainerStatusUnknown"}
+"""A container's reasons after its node has been started anew: what it ran is not there any more."""
+
 _TAKEN_AWAY = {
     "PreemptionByScheduler": "It had to make room for something more important",
     "DeletionByTaintManager": "Its node did not answer any more, or was closed, and the cluster gave it up",
@@ -88,6 +94,8 @@ class Ended:
     message: str = ""
     last_words: str = ""
     """What the program has left for whoever asks."""
+    with_node: bool = False
+    """It was its node that ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,18 +207,18 @@ def _terminated(told: Json, status: Json) -> Sighting:
     if reason in ("StartError", "ContainerCannotRun"):
         return Impossible(f"Its program can't be started: {words[:_LONGEST] or reason}")
     if fate := _fate(status):
-        return Ended(_signed(code), Reason.EVICTED, fate, words)
+        return Ended(_signed(code), Reason.EVICTED, fate, words, with_node=_went_down(status))
     if reason == "OOMKilled":
         return Ended(_signed(code), Reason.OUT_OF_MEMORY, last_words=words)
-    if reason == "ContainerStatusUnknown":
-        return Ended(None, message="It ended while its node was away, and nobody saw how")
+    if reason in _NOBODY_SAW:
+        return Ended(None, Reason.EVICTED, "Its node was started anew, and ended it", with_node=True)
     return Ended(_signed(code), last_words=words)
 
 
 def _given_up(status: Json) -> Sighting:
     """A pod that is over without a container of ours that has ended."""
     if fate := _fate(status):
-        return Ended(None, Reason.EVICTED, fate)
+        return Ended(None, Reason.EVICTED, fate, with_node=_went_down(status))
     reason, message = status.get("reason", ""), str(status.get("message") or "").strip()[:_LONGEST]
     if reason == "DeadlineExceeded":
         return Ended(None, message="The cluster let it run for no longer")
@@ -275,6 +283,10 @@ def _fate(status: Json) -> str:
         return ""
     sentence = _TAKEN_AWAY.get(target.get("reason", ""), "The cluster took its place away")
     return _with_words(sentence, target.get("message"))
+
+
+def _went_down(status: Json) -> bool:
+    return status.get("reason") in _NODE_WENT_DOWN
 
 
 def _trouble(thing: Json) -> str:

@@ -88,6 +88,8 @@ class Starting:
         match pod.sighting:
             case Impossible(message=message, reason=reason):
                 raise BackendError(message, reason=reason)
+            case Ended(with_node=True, message=message):
+                raise Temporary(message)
             case Ended(reason=reason, message=message) if not pod.address:
                 raise BackendError(message or "It ended before it could be reached", reason=reason)
             case Waiting() if pod.is_leaving:
