@@ -74,7 +74,7 @@ async def test_workers_get_over_half_a_minute_without_the_api_in_the_middle_of_s
         for user in users:
             said = [event.message for event in await people.history(name(user))]
             assert said[-1].startswith("The Kubernetes API does not answer"), said
-            assert (await people.record(name(user))).phase is Phase.PREPARING
+            await people.reaches(name(user), Phase.PREPARING, within=1)
         await asyncio.sleep(OUTAGE / 2)
         await stand.cluster.faults.come_back(forbidden=2)
         for user in users:

@@ -25,7 +25,7 @@ from mlhub_spawner_worker.lifecycle import Answered, DiedWithHost, Due, Exited, 
 from mlhub_spawner_worker.placement import profile_of
 from mlhub_spawner_worker.probe import FIRST_DELAY, MOST_DELAY, Probe
 from mlhub_spawner_worker.records import RecordStore
-from mlhub_spawner_worker.telling import Teller, progress_event
+from mlhub_spawner_worker.telling import Standing, Teller, progress_event
 
 log = structlog.get_logger(__name__)
 
@@ -204,11 +204,13 @@ class Driver:
         return Started(running.endpoint, running.boot, running.image_id)
 
     async def _prepare(self, job: Job) -> None:
-        last = ""
+        last, standing = "", Standing(partial(self._put, job.record))
+        telling = asyncio.ensure_future(standing.run())
 
         async def report(percent: int, message: str) -> None:
             nonlocal last
             last = message
+            standing.say(message)
             span = lifecycle.LAUNCHING - lifecycle.CLAIMED
             await self._report(job.record, lifecycle.CLAIMED + span * percent // 100, message)
 
@@ -216,6 +218,8 @@ class Driver:
             await _within(self._tools.times.prepare, self._backend.prepare(job, report), "preparing")
         except _TookTooLong as error:
             raise _TookTooLong(f"{error}; last: {last}" if last else str(error)) from None
+        finally:
+            await end_tasks(telling)
 
     async def _probe(self, record: WorkspaceRecord) -> Observation:
         """Wait for its first answer, its death, or the end of patience, whatever comes first."""
@@ -262,7 +266,7 @@ class Driver:
             try:
                 known = await self._backend.trouble(self._name, known)
                 log.warning("workspace.trouble", workspace=self._name, trouble=known or "over")
-                await self._store.change(self._name, partial(_ailing, known, record))
+                await self._store.change(self._name, partial(_saying, known, record))
             except MLHubError as error:
                 log.warning("workspace.trouble_not_told", workspace=self._name, why=str(error))
                 await backoff.sleep()
@@ -307,18 +311,28 @@ class Driver:
             await asyncio.sleep(_SECRETS_RETRY)
 
     async def _say_why(self, record: WorkspaceRecord, why: str) -> None:
-        """Tell once what a start waits for that is tried again and again."""
+        """Tell once what a start waits for that is tried again and again; on its record too, if it goes on."""
+        sentence = f"{why}; it is tried again"
         if why != self._said:
             self._said = why
-            await self._report(record, record.progress, f"{why}; it is tried again")
+            await self._report(record, record.progress, sentence)
+        elif record.message != sentence:
+            await self._put(record, sentence)
+
+    async def _put(self, record: WorkspaceRecord, sentence: str) -> None:
+        """Say it on the record, unless that has moved on."""
+        try:
+            await self._store.change(self._name, partial(_saying, sentence, record))
+        except MLHubError as error:
+            log.warning("workspace.sentence_not_put", workspace=self._name, why=str(error))
 
     async def _report(self, record: WorkspaceRecord, percent: int, message: str) -> None:
         await self._tools.teller.tell(self._name, progress_event(record, percent, message))
 
 
-def _ailing(trouble: str, of: WorkspaceRecord, record: WorkspaceRecord | None) -> WorkspaceRecord | None:
-    is_ailing = record is not None and lifecycle.same_work(record, of)
-    return lifecycle.saying(record, Phase.READY, trouble) if record is not None and is_ailing else record
+def _saying(sentence: str, of: WorkspaceRecord, record: WorkspaceRecord | None) -> WorkspaceRecord | None:
+    is_the_same = record is not None and lifecycle.same_work(record, of)
+    return lifecycle.saying(record, of.phase, sentence) if record is not None and is_the_same else record
 
 
 async def forget_secrets(bus: Bus, name: str, *, up_to: int) -> None:

@@ -193,7 +193,7 @@ def claimed(
 
 
 def saying(record: WorkspaceRecord, phase: Phase, message: str) -> WorkspaceRecord:
-    """What a queued workspace waits for, or ails one that is ready; unchanged if it is in that phase no more."""
+    """What a workspace waits for, or ails one that is ready; unchanged if it is in that phase no more."""
     return record.model_copy(update={"message": message}) if record.phase is phase else record
 
 

@@ -1,8 +1,10 @@
 """What happens to workspaces, told in the audit stream: each thing once, and those of one workspace in order."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -30,6 +32,12 @@ SELF = "service:spawner-worker"
 
 _PATIENCE = timedelta(seconds=5)
 """For one event, before it is kept for later."""
+
+STANDS = 3.0
+"""Seconds until a sentence is worth a write: most starts are over by then."""
+
+BETWEEN = 10.0
+"""Seconds between two such writes at least."""
 
 _LATER = 3
 """Seconds between two attempts to tell what could not be told."""
@@ -79,6 +87,31 @@ class Teller:
                 await self._bus.emit(waiting[0], patience=self._patience)
                 waiting.popleft()
             del self._untold[name]
+
+
+class Standing:
+    """What a start does or waits for, put where it is looked up as soon as it has stood for a while."""
+
+    def __init__(self, put: Callable[[str], Awaitable[None]]) -> None:
+        self._put, self._said, self._news = put, "", asyncio.Event()
+
+    def say(self, sentence: str) -> None:
+        """This it is from now on."""
+        if sentence != self._said:
+            self._said = sentence
+            self._news.set()
+
+    async def run(self) -> None:
+        """Put each sentence that stands, once, until cancelled."""
+        while True:
+            await self._news.wait()
+            while self._news.is_set():
+                self._news.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STANDS):
+                        await self._news.wait()
+            await self._put(self._said)
+            await asyncio.sleep(BETWEEN)
 
 
 def phase_event(record: WorkspaceRecord) -> Event:
