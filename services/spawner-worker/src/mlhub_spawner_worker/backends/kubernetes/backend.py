@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -63,7 +64,7 @@ class KubernetesBackend:
         """Known once it is open: all workers of one hub that use one namespace work together."""
         self.client = KubeClient(kubeconfig=settings.kubeconfig, namespace=settings.namespace)
         self._notes = Notes()
-        self._pods = Pods(self.client, marks.selector(hub))
+        self._pods = Pods(self.client, marks.selector(hub), left=self._forget)
         followed = Followed(PODS, self._pods.look, self._pods.changed, labels=marks.selector(hub))
         self._watch = Watch(self.client, followed, pace)
         followed = Followed(EVENTS, self._newest_event, self._heard, fields=_OF_PODS)
@@ -80,7 +81,8 @@ class KubernetesBackend:
         self._streams: StreamClient | None = None
         self._entries: dict[str, tuple[str, Entry]] = {}
         """The ways in that somebody has wanted, with the uids of their pods."""
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Of names that something is done with now."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -162,8 +164,6 @@ class KubernetesBackend:
             return ""
         if pod is not None:
             await self._ending.gone(pod, grace=grace)
-        self._making.forget(name)
-        self._entries.pop(name, None)
         if not (await self._ending.has_volume(name) if pod is None else pod.has_volume):
             await self._ending.isolate_no_more(name)
         end = self._pods.end(name)
@@ -217,6 +217,11 @@ class KubernetesBackend:
             # Of its own: people hold sessions for hours.
             self._streams = StreamClient(self.client.configuration)
         return KubernetesPlace(self._streams, self.client.namespace, name, CONTAINER)
+
+    def _forget(self, name: str) -> None:
+        """What its pod needed, which is gone, whichever worker has ended it."""
+        self._making.forget(name)
+        self._entries.pop(name, None)
 
     async def _up(self, job: Job, report: Report) -> Pod:
         pod = await self._starting.made(job, lambda: self._alone(job.name, lambda: self._making.make(job)), report)

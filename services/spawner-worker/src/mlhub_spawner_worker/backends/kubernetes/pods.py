@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mlhub_spawner_worker.backends.base import Exit
@@ -26,8 +26,9 @@ class End:
 class Pods:
     """Reduced views, never whole objects: there are thousands."""
 
-    def __init__(self, client: KubeClient, selector: str) -> None:
-        self._client, self._selector = client, selector
+    def __init__(self, client: KubeClient, selector: str, *, left: Callable[[str], None]) -> None:
+        """`left` is told the name of each pod that is gone."""
+        self._client, self._selector, self._left = client, selector, left
         self._pods: dict[str, Pod] = {}
         self._ends: OrderedDict[str, End] = OrderedDict()
         self._ending: set[str] = set()
@@ -122,4 +123,5 @@ class Pods:
             self.remember(pod, how)
         del self._pods[pod.name]
         self._ending.discard(pod.uid)
+        self._left(pod.name)
         self.nudge(pod.name)
