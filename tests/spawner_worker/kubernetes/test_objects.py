@@ -1,5 +1,6 @@
 """What the cluster is asked to make."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -83,6 +84,16 @@ def test_values_are_kept_as_they_are() -> None:
     # Two dollars stand for one.
     assert mine == "$$(HOME) costs 5$$"
     assert made["args"] == ["sh", "-c", "echo $$(date)"]
+
+
+@pytest.mark.parametrize(("gpus", "given"), [("count:1", {}), (None, {"NVIDIA_VISIBLE_DEVICES": "void"})])
+def test_nobody_helps_himself_to_a_nodes_gpus(gpus: str | None, given: dict[str, str]) -> None:
+    everything = dict.fromkeys(("NVIDIA_VISIBLE_DEVICES", "NVIDIA_MIG_CONFIG_DEVICES", "AMD_VISIBLE_DEVICES"), "all")
+    wanted = job(env={**everything, "NVIDIA_DRIVER_CAPABILITIES": "all"}, gpus=gpus)
+    secrets = wanted.secrets.model_copy(update={"secret_env": {"HABANA_VISIBLE_DEVICES": "all"}})
+    env = container(pod(replace(wanted, secrets=secrets)))["env"]
+    found = {one["name"]: one["value"] for one in env if "NVIDIA" in one["name"] or "DEVICES" in one["name"]}
+    assert found == {**given, "NVIDIA_DRIVER_CAPABILITIES": "all"}
 
 
 @pytest.mark.parametrize(

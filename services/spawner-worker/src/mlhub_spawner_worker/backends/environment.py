@@ -7,6 +7,10 @@ from mlhub_shared.contracts.policy import Profile
 from mlhub_shared.contracts.workspace import COUNTED, WorkspaceRecord
 from mlhub_spawner_worker.backends.base import Job
 
+_DEVICES = ("NVIDIA_VISIBLE_DEVICES", "NVIDIA_MIG_", "NVIDIA_IMEX_", "AMD_VISIBLE_DEVICES", "HABANA_VISIBLE_DEVICES")
+"""Prefixes of variables by which engines give devices to whoever has them: what a pod says itself counts for more there
+than what the cluster has chosen for it."""
+
 _NO_GPU = "void"
 """An image for GPUs asks for all of them unless it is told this."""
 
@@ -16,7 +20,7 @@ def environment_for(job: Job, profile: Profile) -> dict[str, str]:
     record, secrets = job.record, job.secrets
     chosen = {**_defaults(job), **profile.env, **record.spec.env, **secrets.secret_env}
     return {
-        **{name: value for name, value in chosen.items() if not name.startswith(RESERVED_ENV)},
+        **{name: value for name, value in chosen.items() if not name.startswith((*RESERVED_ENV, *_DEVICES))},
         **secrets.env,
         "JUPYTERHUB_SERVICE_PREFIX": record.base_url,
         "JUPYTERHUB_SERVICE_URL": f"http://0.0.0.0:{profile.port}{record.base_url}",
@@ -29,7 +33,7 @@ def environment_for(job: Job, profile: Profile) -> dict[str, str]:
 
 
 def _devices(record: WorkspaceRecord) -> dict[str, str]:
-    # Where GPUs are counted, whoever chooses them says which.
+    # Where GPUs are counted, the cluster says which.
     is_counted = (record.spec.gpus or "").startswith(COUNTED)
     return {} if is_counted else {"NVIDIA_VISIBLE_DEVICES": ",".join(record.gpu_ids) or _NO_GPU}
 
