@@ -1,5 +1,6 @@
 """Fixtures for all tests, and the order of their files."""
 
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,12 @@ from tests.support.nats_server import PASSWORD, USER, NatsServer
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of all tests."""
     parser.addoption("--chaos-seeds", type=int, default=2, help="how many seeds the chaos test tries (default: 2)")
+
+
+def pytest_configure() -> None:
+    """Heed the signals that `nohup` and a shell's background have us ignore: what tests start inherits that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
