@@ -202,8 +202,14 @@ async def test_it_waits_for_a_bus_that_comes_later(nats_server: NatsServer, tmp_
     await toy.start()
     try:
         await until(lambda: "bus.error" in toy.events(), within=20)
+        problems = await toy.problems()
+        assert problems is not None
+        assert "it waits for the bus" in problems["bus"]
+        assert (await toy.client.get("/live")).json() == {"status": "live"}, "nobody need start it again"
+        assert (await toy.client.get("/slow")).status_code == 503
         await nats_server.start()
         await toy.until_ready()
+        assert (await toy.client.get("/slow")).status_code == 200
     finally:
         await toy.close()
 

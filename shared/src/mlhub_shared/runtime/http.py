@@ -32,6 +32,17 @@ def create_app(service: str, health: Health, token: SecretStr | None) -> FastAPI
     return app
 
 
+def create_waiting_app(service: str, health: Health, token: SecretStr | None) -> FastAPI:
+    """What a service answers until it has started: the common routes, and that everything else is to come."""
+    app = create_app(service, health, token)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    async def later() -> Response:
+        raise HTTPException(503, "it has not started yet", headers={"Retry-After": "2"})
+
+    return app
+
+
 async def require_internal_token(request: Request) -> None:
     """Refuse whoever does not bring the deployment's internal token: 401, also when none is set."""
     expected = _value(request.app.state.internal_token)

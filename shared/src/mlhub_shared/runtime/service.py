@@ -14,12 +14,13 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import Counter
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlhub_shared.bus import Bus
 from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.runtime.clock import Clock, utc_now
 from mlhub_shared.runtime.health import Health
-from mlhub_shared.runtime.http import create_app
+from mlhub_shared.runtime.http import create_app, create_waiting_app
 from mlhub_shared.runtime.logging import configure_logging
 from mlhub_shared.runtime.settings import CommonSettings
 from mlhub_shared.tasks import end_tasks
@@ -80,27 +81,50 @@ Build = Callable[[Runtime], AbstractAsyncContextManager[None]]
 """Builds a service; what it enters is left, in order, when the service ends."""
 
 
+class _Front:
+    """The web server's application, whatever it is now."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
 async def serve(service: str, settings: CommonSettings, build: Build) -> None:
-    """Run a service until SIGTERM or SIGINT."""
+    """Run a service until SIGTERM or SIGINT; from the first moment it tells over HTTP what it waits for."""
     configure_logging(service, level=settings.log_level, style=settings.log_format)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    sock = socket.create_server((settings.http_host, settings.http_port), reuse_port=False)
+    address = "{}:{}".format(*sock.getsockname()[:2])
     opening = asyncio.ensure_future(Bus.open(settings.bus(service)))
-    if not await _unless(stopping, opening):
-        return
-    bus = await opening
-    health = Health()
-    health.require("bus", lambda: None if bus.is_connected else "the bus is away")
-    runtime = Runtime(service, bus, create_app(service, health, settings.internal_token), health, stopping=stopping)
+    waiting = Health()
+    waiting.require("bus", lambda: None if opening.done() else "it waits for the bus, and for enough servers of it")
+    waiting.require("start", lambda: "it has not started yet")
+    front = _Front(create_waiting_app(service, waiting, settings.internal_token))
+    serving = asyncio.ensure_future(serve_app(front, sock, stopping))
     try:
-        async with build(runtime):
-            await _listen(runtime, settings)
+        if not await _unless(stopping, opening):
+            return
+        bus = await opening
+        health = Health()
+        health.require("bus", lambda: None if bus.is_connected else "the bus is away")
+        runtime = Runtime(service, bus, create_app(service, health, settings.internal_token), health, stopping=stopping)
+        try:
+            async with build(runtime):
+                front.app = runtime.app
+                log.info("service.started", http=address)
+                await serving
+        finally:
+            await runtime.end()
+            await bus.close()
+            log.info("service.ended")
     finally:
-        await runtime.end()
-        await bus.close()
-        log.info("service.ended")
+        stopping.set()
+        await serving
 
 
 def main(service: str, settings: CommonSettings, build: Build) -> None:
@@ -108,7 +132,7 @@ def main(service: str, settings: CommonSettings, build: Build) -> None:
     asyncio.run(serve(service, settings, build))
 
 
-async def serve_app(app: FastAPI, sock: socket.socket, stopping: asyncio.Event) -> None:
+async def serve_app(app: ASGIApp, sock: socket.socket, stopping: asyncio.Event) -> None:
     """Serve a web application on a bound socket until asked to stop or cancelled; closes the socket."""
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=int(DRAIN))
     server = _Server(config)
@@ -120,12 +144,6 @@ async def serve_app(app: FastAPI, sock: socket.socket, stopping: asyncio.Event) 
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(serving, DRAIN)
         sock.close()
-
-
-async def _listen(runtime: Runtime, settings: CommonSettings) -> None:
-    sock = socket.create_server((settings.http_host, settings.http_port), reuse_port=False)
-    log.info("service.started", http="{}:{}".format(*sock.getsockname()[:2]))
-    await serve_app(runtime.app, sock, runtime.stopping)
 
 
 class _Server(uvicorn.Server):
