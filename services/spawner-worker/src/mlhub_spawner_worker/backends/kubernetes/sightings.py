@@ -57,6 +57,9 @@ _NODE_WENT_DOWN = {"NodeShutdown", "Shutdown", "Terminated", "NodeLost"}
 _NOBODY_SAW = {"Unknown", "ContainerStatusUnknown"}
 """A container's reasons after its node has been started anew: what it ran is not there any more."""
 
+_SILENT = {"", "NodeNotReady", "NodeStatusUnknown"}
+"""Reasons of the condition Ready that are not the kubelet's own."""
+
 _TAKEN_AWAY = {
     "PreemptionByScheduler": "It had to make room for something more important",
     "DeletionByTaintManager": "Its node did not answer any more, or was closed, and the cluster gave it up",
@@ -183,20 +186,19 @@ def version_of(metadata: Json) -> int:
 def _sighting(thing: Json) -> tuple[Sighting, str]:
     """What it comes to, and the container that it is about."""
     spec, status = thing.get("spec") or {}, thing.get("status") or {}
-    own = _own(status)
+    own, inits, sidecars = _own(status), status.get("initContainerStatuses") or (), _sidecars(spec)
     if (terminated := (own.get("state") or {}).get("terminated")) is not None:
         return _terminated(terminated, status), CONTAINER
-    for init in status.get("initContainerStatuses") or ():
+    for init in inits:
         failed = (init.get("state") or {}).get("terminated") or {}
-        if failed.get("exitCode") and spec.get("restartPolicy", "Never") == "Never":
+        if failed.get("exitCode") and init["name"] not in sidecars:
             return _init_failed(init["name"], failed), init["name"]
     if status.get("phase") in ("Failed", "Succeeded"):
         return _given_up(status), CONTAINER
     if "running" in (own.get("state") or {}):
         return Up(), CONTAINER
-    for one in (*(status.get("initContainerStatuses") or ()), own):
-        waiting = (one.get("state") or {}).get("waiting") or {}
-        if (held := _held(waiting, one.get("image", ""))) is not None:
+    for one in (own, *inits):
+        if (held := _held(one, is_sidecar=one.get("name") in sidecars)) is not None:
             return held, one.get("name", CONTAINER)
     return _on_its_way(thing), CONTAINER
 
@@ -232,8 +234,9 @@ def _init_failed(name: str, told: Json) -> Impossible:
     return Impossible(f"Its init container {name} {ended}{f': {words}' if words else ''}")
 
 
-def _held(waiting: Json, image: str) -> Sighting | None:
+def _held(one: Json, *, is_sidecar: bool) -> Sighting | None:
     """What holds a container back; None: nothing out of the ordinary."""
+    waiting, image = (one.get("state") or {}).get("waiting") or {}, one.get("image", "")
     reason, words = waiting.get("reason", ""), str(waiting.get("message") or "").strip()
     message = words[:_LONGEST]
     if reason in _WRONG_IMAGE:
@@ -246,6 +249,8 @@ def _held(waiting: Json, image: str) -> Sighting | None:
     if reason == "CreateContainerConfigError":
         return Impossible(_unconfigured(image, message))
     if reason in ("RunContainerError", "CrashLoopBackOff"):
+        if is_sidecar:
+            return Waiting(f"Its init container {one['name']} does not stay up: {message or reason}", INITIALIZING)
         return Impossible(f"Its program can't be started: {message or reason}")
     if reason in ("", "ContainerCreating", "PodInitializing"):
         return None
@@ -270,7 +275,7 @@ def _on_its_way(thing: Json) -> Waiting:
     if not spec.get("nodeName"):
         return Waiting("Waiting for a node", FOR_NODE, Reason.NO_ROOM)
     for init in status.get("initContainerStatuses") or ():
-        if "running" in (init.get("state") or {}):
+        if "running" in (init.get("state") or {}) and init["name"] not in _sidecars(spec):
             return Waiting(f"Its init container {init['name']} runs", INITIALIZING)
     return Waiting(f"Node {spec['nodeName']} makes it ready", PLACED)
 
@@ -291,9 +296,10 @@ def _went_down(status: Json) -> bool:
 
 def _trouble(thing: Json) -> str:
     ready = _condition(thing.get("status") or {}, "Ready")
-    if ready.get("status") in (None, "True") or ready.get("reason") == "ContainersNotReady":
+    # A kubelet that makes it unready says why; whoever does so for a node that is silent says nothing of the pod.
+    is_silent = ready.get("status") == "False" and ready.get("reason", "") in _SILENT
+    if not is_silent and ready.get("status") != "Unknown":
         return ""
-    # Its node's kubelet is the only one who makes it unready otherwise, and that one would say so.
     node = (thing.get("spec") or {}).get("nodeName", "")
     return f"Node {node} does not answer; it goes on when the node is back, unless the cluster gives the node up before"
 
@@ -301,6 +307,11 @@ def _trouble(thing: Json) -> str:
 def _with_words(sentence: str, words: object) -> str:
     text = str(words or "").strip()[:_LONGEST]
     return f"{sentence}: {text}" if text else sentence
+
+
+def _sidecars(spec: Json) -> set[str]:
+    """Init containers that stay beside the workspace: each is started again whenever it ends."""
+    return {one["name"] for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always"}
 
 
 def _own(status: Json) -> Json:
