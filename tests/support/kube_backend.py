@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from mlhub_shared.contracts.policy import Profile
 from mlhub_shared.errors import MLHubError
 from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend, KubernetesSettings, marks
-from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, Kind, KubeClient
+from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, Json, Kind, KubeClient
 from mlhub_spawner_worker.backends.kubernetes.rights import RIGHTS, Right
 from mlhub_spawner_worker.backends.kubernetes.watching import Pace
 from tests.support.kube import FakeCluster
@@ -21,6 +22,9 @@ from tests.support.kube.access import Rule
 
 IMAGE = "python:3.12-alpine"
 PORT = 8888
+
+_LOOK_AGAIN = 0.5
+"""Seconds until what has been removed is looked for again."""
 
 _SERVER = Path(__file__).with_name("workspace_server.py")
 
@@ -78,23 +82,38 @@ def cluster_backend(kubeconfig: Path, hub: str) -> KubernetesBackend:
 
 
 @contextlib.asynccontextmanager
-async def left_clean(kubeconfig: Path, hub: str) -> AsyncIterator[None]:
-    """Nothing of this hub is left on a real cluster afterwards."""
+async def left_clean(kubeconfig: Path, hub: str, *, within: float = 120) -> AsyncIterator[None]:
+    """Nothing of this hub is left on a cluster afterwards; it fails where something stays for so many seconds."""
     client = KubeClient(kubeconfig=kubeconfig, namespace=None)
     await client.open()
     try:
         yield
     finally:
-        for kind in (PODS, CLAIMS):
-            await _remove(client, kind, hub)
+        left = await _cleared(client, hub, within)
         await client.aclose()
+        assert not left, f"left in the namespace {client.namespace}: {', '.join(left)}"
 
 
-async def _remove(client: KubeClient, kind: Kind, hub: str) -> None:
-    for thing in (await client.all(kind, labels=marks.selector(hub)))[0]:
-        name = thing["metadata"]["name"]
-        with contextlib.suppress(MLHubError):
-            await client.delete(kind, name, grace=1 if kind is PODS else None)
-        with contextlib.suppress(MLHubError):
-            await client.delete(POLICIES, name)
-    await asyncio.sleep(0)
+async def _cleared(client: KubeClient, hub: str, within: float) -> list[str]:
+    """What is still there in the end."""
+    deadline = time.monotonic() + within
+    while True:
+        left = [(kind, thing) for kind in (PODS, CLAIMS) for thing in await _of_hub(client, kind, hub)]
+        if not left or time.monotonic() > deadline:
+            return [f"{kind.resource}/{thing['metadata']['name']}" for kind, thing in left]
+        for kind, thing in left:
+            if "deletionTimestamp" not in thing["metadata"]:
+                await _remove(client, kind, thing["metadata"]["name"])
+        await asyncio.sleep(_LOOK_AGAIN)
+
+
+async def _of_hub(client: KubeClient, kind: Kind, hub: str) -> list[Json]:
+    return (await client.all(kind, labels=marks.selector(hub)))[0]
+
+
+async def _remove(client: KubeClient, kind: Kind, name: str) -> None:
+    """Once more in a moment, where it can't be just now."""
+    with contextlib.suppress(MLHubError):
+        await client.delete(kind, name, grace=1 if kind is PODS else None)
+    with contextlib.suppress(MLHubError):
+        await client.delete(POLICIES, name)
