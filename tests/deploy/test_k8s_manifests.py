@@ -2,19 +2,27 @@
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from mlhub_shared.runtime.profiles import read_profiles
 from mlhub_shared.runtime.service import DRAIN
 from tests.support.manifests import pod_rules, rules
-from tests.support.manifests.objects import K8S, Objs, find, kustomize, of_kind, rendered, workload
+from tests.support.manifests.network import STRANGER, Pod, may_reach, pod_of
+from tests.support.manifests.objects import K8S, Objs, find, kustomize, of_kind, rendered, workload, workloads
+from tests.support.manifests.pod_rules import quantity
 from tests.support.manifests.rules import Rule
 from tests.support.manifests.schemas import VERSIONS, invalid
 
 OVERLAYS = ("single", "production")
-COMPONENTS = ("ingress", "pre-puller", "quota")
+COMPONENTS = ("ingress", "metrics", "pre-puller", "pull-secret", "quota")
+FIRST_NODE = {"cpu": Decimal(2), "memory": quantity("4Gi")}
+"""Of a small machine, such as minikube makes."""
+CLUSTERS_OWN = {"cpu": quantity("950m"), "memory": quantity("290Mi")}
+"""What its own pods ask for: kind's, which are the most."""
 RULES = (*rules.RULES, *pod_rules.RULES)
 
 
@@ -47,7 +55,82 @@ def test_components_fit(name: str, tmp_path: Path) -> None:
     found = with_component(tmp_path, name)
     assert [problem for version in VERSIONS for problem in invalid(found, version)] == []
     assert [problem for rule in RULES for problem in rule(found)] == []
-    assert len(found) > len(rendered("production"))
+    assert found != rendered("production")
+
+
+def test_each_component_is_there_and_told_of() -> None:
+    folders = {folder.name for folder in (K8S / "components").iterdir()}
+    # Production has it.
+    assert folders == {*COMPONENTS, "cert-manager"}
+    assert set(re.findall(r"components/([\w-]+)/", (K8S / "README.md").read_text())) == folders
+
+
+def test_who_has_no_cert_manager_takes_the_certificate_out(tmp_path: Path) -> None:
+    told = (K8S / "components/cert-manager/kustomization.yaml").read_text()
+    patch = [line.removeprefix("#   ") for line in told.splitlines() if line.startswith("#   ")]
+    found = over(tmp_path, "production", *patch)
+    assert of_kind(rendered("production"), "Certificate")
+    assert [obj for obj in rendered("production") if obj not in found] == of_kind(rendered("production"), "Certificate")
+
+
+def test_a_registry_that_asks_is_shown_the_secret_by_every_pod(tmp_path: Path) -> None:
+    found = with_component(tmp_path, "pull-secret")
+    for maker in workloads(found):
+        account = find(found, "ServiceAccount", maker.pod["serviceAccountName"], maker.namespace)
+        assert account["imagePullSecrets"] == [{"name": "registry"}], maker.name
+
+
+def test_prometheus_is_let_in_and_nobody_else(tmp_path: Path) -> None:
+    found = with_component(tmp_path, "metrics")
+    (spaces,) = [obj for obj in of_kind(found, "NetworkPolicy") if obj["metadata"]["name"] == "metrics"]
+    ((source,),) = [rule["from"] for rule in spaces["spec"]["ingress"]]
+    assert source == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    prometheus, asked = Pod("monitoring", {}), {"hub": 8081, "nats": 8222}
+    for name in pod_rules.MADE:
+        assert may_reach(found, prometheus, pod_of(workload(found, name)), asked.get(name, 8084))
+        assert not may_reach(found, STRANGER, pod_of(workload(found, name)), asked.get(name, 8084))
+
+
+def test_the_first_workspace_finds_room_on_a_small_machine(tmp_path: Path) -> None:
+    found = rendered("single")
+    file = tmp_path / "profiles.yaml"
+    file.write_text(find(found, "ConfigMap", "profiles")["data"]["profiles.yaml"])
+    wanted = read_profiles(file)[0][0].kubernetes
+    requests = [container["resources"]["requests"] for maker in workloads(found) for container in maker.containers]
+    for what, workspace in (("cpu", wanted.cpu_request), ("memory", wanted.mem_request)):
+        assert workspace
+        ours = sum(quantity(request[what]) for request in requests)
+        assert CLUSTERS_OWN[what] + ours + Decimal(workspace) <= FIRST_NODE[what]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_bus_collects_its_garbage_below_its_limit(overlay: str) -> None:
+    (container,) = workload(rendered(overlay), "nats").containers
+    env = {variable["name"]: variable for variable in container["env"]}
+    field = env["MEBIBYTES"]["valueFrom"]["resourceFieldRef"]
+    assert field == {"resource": "limits.memory", "divisor": "1Mi"}
+    limit = quantity(container["resources"]["limits"]["memory"])
+    said = env["GOMEMLIMIT"]["value"].replace("$(MEBIBYTES)", str(limit / quantity(field["divisor"])))
+    assert Decimal("0.9") * limit < Decimal(said) < Decimal("0.97") * limit
+    assert [*env].index("MEBIBYTES") < [*env].index("GOMEMLIMIT")
+
+
+def test_a_job_that_cannot_begin_is_given_up() -> None:
+    spec = find(rendered("single"), "Job", "secrets")["spec"]
+    assert spec["activeDeadlineSeconds"] <= 600
+    assert spec["ttlSecondsAfterFinished"] <= 60
+
+
+def test_pods_leave_as_slowly_as_the_load_balancer_before_them_sees_it(tmp_path: Path) -> None:
+    def pauses(objects: Objs) -> dict[str, int]:
+        hooks = {
+            name: workload(objects, name).containers[0]["lifecycle"]["preStop"] for name in ("proxy", "ssh-gateway")
+        }
+        return {name: int(hook["exec"]["command"][1]) for name, hook in hooks.items()}
+
+    assert pauses(rendered("single")) == {"proxy": 5, "ssh-gateway": 5}
+    assert pauses(rendered("production")) == {"proxy": 30, "ssh-gateway": 5}
+    assert pauses(with_component(tmp_path, "ingress"))["ssh-gateway"] == 30
 
 
 def test_by_ingress_nothing_but_ssh_is_open_beside_it(tmp_path: Path) -> None:
@@ -56,6 +139,7 @@ def test_by_ingress_nothing_but_ssh_is_open_beside_it(tmp_path: Path) -> None:
     assert {name for name, kind in types.items() if kind != "ClusterIP"} == {"ssh-gateway"}
     ports = [port["port"] for port in find(found, "Service", "ssh-gateway")["spec"]["ports"]]
     assert ports == [22]
+    assert find(found, "ConfigMap", "settings")["data"]["MLHUB_PROXY_TLS"] == "false"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -103,7 +187,6 @@ def test_the_readmes_commands_name_what_is_there() -> None:
     assert loaded
     assert made
     assert set(loaded[1].split(",")) == set(made[1].split())
-    assert set(re.findall(r"components/([\w-]+)/", text)) == set(COMPONENTS)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -175,9 +258,9 @@ def test_who_is_known_by_a_name_is_so_before_he_is_ready(overlay: str) -> None:
     assert {spec.get("clusterIP") for spec in services.values()} == {"None"}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_everybody_gets_the_time_that_its_end_takes(overlay: str) -> None:
-    found = rendered(overlay)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "ingress"])
+def test_everybody_gets_the_time_that_its_end_takes(overlay: str, tmp_path: Path) -> None:
+    found = rendered(overlay) if overlay in OVERLAYS else with_component(tmp_path, overlay)
     for name in ("hub", "spawner-worker", "cleanup", "ssh-gateway", "proxy"):
         maker = workload(found, name)
         (container,) = maker.containers

@@ -6,6 +6,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
+{{/* A value as text. Numbers come as floats, whose own words for a million are 1e+06. */}}
+{{- define "mlhub.text" -}}
+{{- if kindIs "float64" . -}}{{- if eq . (floor .) -}}{{- printf "%.0f" . -}}{{- else -}}{{- toString . -}}{{- end -}}
+{{- else -}}{{- toString . -}}{{- end -}}
+{{- end -}}
+
 {{/* One of our images by its `name`; `tag` where it is not the one of all. */}}
 {{- define "mlhub.image" -}}
 {{- $images := .root.Values.images -}}
@@ -102,7 +108,7 @@ spec:
   {{- else -}}
     {{- range $name, $value := . -}}
       {{- if kindIs "map" $value -}}{{- $env = append $env (merge (dict "name" ($value.name | default $name)) $value) -}}
-      {{- else if not (kindIs "invalid" $value) -}}{{- $env = append $env (dict "name" $name "value" (toString $value)) -}}
+      {{- else if not (kindIs "invalid" $value) -}}{{- $env = append $env (dict "name" $name "value" (include "mlhub.text" $value)) -}}
       {{- end -}}
     {{- end -}}
   {{- end -}}

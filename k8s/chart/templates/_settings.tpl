@@ -11,10 +11,12 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Where `ssh` goes: port 22 of a load balancer is the same door, and so is the port that people type. */}}
+{{/* By what Service people's `ssh` comes in: port 22 of a load balancer is the same door, and so is the port that they type. */}}
 {{- define "mlhub.sshPort" -}}
-{{- $balanced := list (include "mlhub.proxy.serviceType" .) .Values.sshGateway.service.type -}}
-{{- if has "LoadBalancer" $balanced -}}22
+{{- $gateway := .Values.sshGateway -}}
+{{- $type := ternary $gateway.service.type (include "mlhub.proxy.serviceType" .) (not (empty $gateway.host)) -}}
+{{- if eq (toString $type) "LoadBalancer" -}}22
+{{- else if and $gateway.host $gateway.service.nodePort -}}{{- $gateway.service.nodePort -}}
 {{- else -}}{{- $url := urlParse (include "mlhub.publicUrl" .) -}}
 {{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
 {{- end -}}
@@ -26,7 +28,7 @@
 {{- $values := $root.Values -}}
 {{- $settings := dict
     "MLHUB_HUB_PUBLIC_URL" (include "mlhub.publicUrl" $root)
-    "MLHUB_HUB_SSH_HOST" (get (urlParse (include "mlhub.publicUrl" $root)) "hostname")
+    "MLHUB_HUB_SSH_HOST" ($values.sshGateway.host | default (get (urlParse (include "mlhub.publicUrl" $root)) "hostname"))
     "MLHUB_HUB_SSH_PORT" (include "mlhub.sshPort" $root)
     "MLHUB_SPAWNER_WORKER_NAMESPACE" $values.workspaces.namespace
     "MLHUB_NATS_REPLICAS" $values.nats.replicas "MLHUB_NATS_USER" "mlhub" -}}
@@ -59,7 +61,7 @@
 {{- if $values.debug.enabled -}}{{- $_ := set $settings "MLHUB_LOG_LEVEL" "debug" -}}{{- end -}}
 {{- if include "mlhub.userConfig" . -}}{{- $_ := set $settings "MLHUB_HUB_USER_CONFIG" "/config/jupyterhub_user_config.py" -}}{{- end -}}
 {{- range $name, $value := $values.settings | default dict -}}
-  {{- if kindIs "invalid" $value -}}{{- $_ := unset $settings $name -}}{{- else -}}{{- $_ := set $settings $name (toString $value) -}}{{- end -}}
+  {{- if kindIs "invalid" $value -}}{{- $_ := unset $settings $name -}}{{- else -}}{{- $_ := set $settings $name (include "mlhub.text" $value) -}}{{- end -}}
 {{- end -}}
 {{- range $name, $value := $settings -}}{{- $_ := set $settings $name (toString $value) -}}{{- end -}}
 {{- toJson $settings -}}
@@ -69,7 +71,8 @@
 {{- define "mlhub.profiles" -}}
 {{- $image := include "mlhub.image" (dict "root" .root "name" "mlhub-workspace") -}}
 {{- $profiles := list (dict "name" "jupyterlab" "display_name" "JupyterLab" "description" "Python and JupyterLab."
-    "image" $image "default_cpu" 1 "max_cpu" 4 "default_mem" "2G" "max_mem" "8G") -}}
+    "image" $image "default_cpu" 1 "max_cpu" 4 "default_mem" "2G" "max_mem" "8G"
+    "kubernetes" (dict "cpu_request" 0.1 "mem_request" "512M")) -}}
 {{- if .root.Values.profiles -}}
   {{- if include "mlhub.z2jh.used" .root -}}
     {{- include "mlhub.problem" (dict "problems" .problems "text" "profiles and singleuser: give one of the two") -}}
