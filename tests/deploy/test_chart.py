@@ -1,6 +1,7 @@
 """The chart: the same objects as the overlays, and what its own values change in them."""
 
 import copy
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ INGRESS: Values = {
         "hosts": ["hub.example.org"],
         "tls": [{"hosts": ["hub.example.org"], "secretName": "t"}],
     },
-    "sshGateway": {"service": {"type": "LoadBalancer"}},
+    "sshGateway": {"host": "ssh.example.org", "service": {"type": "LoadBalancer"}},
     "settings": {"MLHUB_PROXY_TRUSTED_PROXIES": "10.0.0.0/8"},
 }
 EVERYTHING: Values = {
@@ -127,6 +128,8 @@ def test_a_package_of_the_chart_renders_the_same(tmp_path: Path) -> None:
             {"publicUrl": "http://a", "proxy": {"https": {"enabled": True, "hosts": ["a"]}}},
             "publicUrl: must begin with https",
         ),
+        ({"workspaces": {"namespace": "mlhub"}}, "workspaces.namespace: must be another one"),
+        ({**INGRESS, "sshGateway": {"service": {"type": "LoadBalancer"}}}, "sshGateway.host: needed with an ingress"),
         ({"certManager": {"enabled": True}}, "certManager.enabled: needs proxy.https.hosts"),
         ({"hub": {"db": {"type": "mysql", "url": "mysql://a"}}}, "hub.db.type: sqlite-pvc or postgres"),
         ({"hub": {"db": {"url": "postgresql://a"}}}, "hub.db.url: needs hub.db.type postgres"),
@@ -150,6 +153,47 @@ def test_settings_and_profiles_of_ones_own_arrive(tmp_path: Path) -> None:
     file.write_text(find(objects, "ConfigMap", "profiles")["data"]["profiles.yaml"])
     (profile,), _ = read_profiles(file)
     assert (profile.name, profile.image) == ("a", "b")
+
+
+def test_whole_numbers_arrive_as_they_are_written() -> None:
+    million = 10**6
+    objects = render(
+        {
+            "settings": {"MLHUB_SPAWNER_WORKER_CAPACITY": million, "MLHUB_MAX_CPU": 0.5},
+            "hub": {"extraEnv": {"MANY": million}},
+            "singleuser": {
+                "extraEnv": {"MANY": million, "NAMED": {"value": million}},
+                "profileList": [{"display_name": "A", "kubespawner_override": {"environment": {"MANY": million}}}],
+            },
+        }
+    )
+    settings = find(objects, "ConfigMap", "settings")["data"]
+    assert (settings["MLHUB_SPAWNER_WORKER_CAPACITY"], settings["MLHUB_MAX_CPU"]) == ("1000000", "0.5")
+    assert environment(find(objects, "Deployment", "hub"))["MANY"] == "1000000"
+    values = json.loads(find(objects, "Secret", "hub-config")["stringData"]["values.json"])
+    assert values["environment"] == {"MANY": "1000000", "NAMED": "1000000"}
+    (profile,) = yaml.safe_load(find(objects, "ConfigMap", "profiles")["data"]["profiles.yaml"])["profiles"]
+    assert profile["env"] == {"MANY": "1000000"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("proxy", {"proxy": {"service": {"type": "LoadBalancer"}}}),
+        ("ssh-gateway", {"sshGateway": {"service": {"type": "LoadBalancer"}}}),
+    ],
+)
+def test_behind_a_clouds_load_balancer_pods_leave_slowly(name: str, values: Values) -> None:
+    for given, pause, least in ((values, 30, 79), ({}, 5, 25)):
+        pod = find(render(given), "Deployment", name)["spec"]["template"]["spec"]
+        assert pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", str(pause)]
+        assert pod["terminationGracePeriodSeconds"] >= least
+
+
+def test_no_cluster_is_too_old_that_the_chart_takes() -> None:
+    oldest = re.search(r"Kubernetes ([\d.]+) or newer", (K8S / "README.md").read_text())
+    assert oldest
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == f">={oldest[1]}.0-0"
 
 
 def test_a_change_of_configuration_makes_new_pods_of_those_that_read_it() -> None:
@@ -201,12 +245,18 @@ def test_people_come_in_by_an_ingress() -> None:
     assert "type" not in find(objects, "Service", "proxy")["spec"]
     assert find(objects, "Ingress", "proxy")["spec"]["rules"][0]["host"] == "hub.example.org"
     settings = find(objects, "ConfigMap", "settings")["data"]
-    # The ingress ends TLS, and passes no SSH.
+    # The ingress ends TLS, and passes no SSH: that has an address of its own.
     assert settings["MLHUB_HUB_PUBLIC_URL"] == "https://hub.example.org"
-    assert (settings["MLHUB_HUB_SSH_HOST"], settings["MLHUB_HUB_SSH_PORT"]) == ("hub.example.org", "22")
+    assert (settings["MLHUB_HUB_SSH_HOST"], settings["MLHUB_HUB_SSH_PORT"]) == ("ssh.example.org", "22")
     assert "MLHUB_PROXY_TLS" not in settings
     assert "TRUSTED_PROXIES" in notes({**INGRESS, "settings": {}})
     assert "TRUSTED_PROXIES" not in notes(INGRESS)
+    without = {**INGRESS, "sshGateway": {}}
+    assert "passes no SSH" in notes(without)
+    assert "passes no SSH" not in notes(INGRESS)
+    by_node = {"host": "node.example.org", "service": {"type": "NodePort", "nodePort": 32022}}
+    settings = find(render({**INGRESS, "sshGateway": by_node}), "ConfigMap", "settings")["data"]
+    assert (settings["MLHUB_HUB_SSH_HOST"], settings["MLHUB_HUB_SSH_PORT"]) == ("node.example.org", "32022")
 
 
 def test_all_that_can_be_set_arrives() -> None:

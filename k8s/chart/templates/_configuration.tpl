@@ -32,12 +32,12 @@
 {{- $environment := dict -}}
 {{- range $name, $value := .root.Values.singleuser.extraEnv | default dict -}}
   {{- if kindIs "map" $value -}}
-    {{- if hasKey $value "value" -}}{{- $_ := set $environment ($value.name | default $name) (toString $value.value) -}}
+    {{- if hasKey $value "value" -}}{{- $_ := set $environment ($value.name | default $name) (include "mlhub.text" $value.value) -}}
     {{- else -}}
       {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "singleuser.extraEnv.%s: only a plain value can be given; workspaces read no Secrets" $name)) -}}
     {{- end -}}
   {{- else if not (kindIs "invalid" $value) -}}
-    {{- $_ := set $environment $name (toString $value) -}}
+    {{- $_ := set $environment $name (include "mlhub.text" $value) -}}
   {{- end -}}
 {{- end -}}
 {{- $extra := dict -}}
@@ -83,6 +83,9 @@
 {{- $db := $values.hub.db -}}
 {{- $https := $values.proxy.https -}}
 {{- $type := ternary (toString $https.type) "" (default false $https.enabled) -}}
+{{- $ssh := $values.sshGateway -}}
+{{- $bus := lookup "apps/v1" "StatefulSet" .root.Release.Namespace "nats" -}}
+{{- $servers := dig "spec" "replicas" $values.nats.replicas $bus -}}
 {{- $manual := $https.manual | default dict -}}
 {{- range $text, $is_wrong := dict
     "hub.db.type: sqlite-pvc or postgres" (not (has $db.type (list "sqlite-pvc" "postgres")))
@@ -92,6 +95,12 @@
     "proxy.https.hosts: needed for a certificate of letsencrypt" (and (eq $type "letsencrypt") (not $https.hosts))
     "proxy.https.manual: needs key and cert" (and (eq $type "manual") (not (and $manual.key $manual.cert)))
     "proxy.https.secret.name: needed with proxy.https.type secret" (and (eq $type "secret") (not (dig "name" "" ($https.secret | default dict))))
+    "workspaces.namespace: must be another one than that of the services, which nothing may enter or leave there"
+      (eq $values.workspaces.namespace .root.Release.Namespace)
+    "sshGateway.host: needed with an ingress, which passes no SSH: a name for the address of the Service ssh-gateway"
+      (and $values.ingress.enabled $ssh.service.type (ne $ssh.service.type "ClusterIP") (not $ssh.host))
+    (printf "nats.replicas: a change from %d to %d empties the bus; k8s/README.md tells how to take its contents along, nats.storeMayBeLost: true goes without" (int $servers) (int $values.nats.replicas))
+      (and (ne (int $servers) (int $values.nats.replicas)) (not $values.nats.storeMayBeLost))
     "certManager.enabled: needs proxy.https.hosts" (and $values.certManager.enabled (not $https.hosts))
     "publicUrl: must begin with https:// where proxy.https is on" (and $type (hasPrefix "http://" (toString $values.publicUrl)))
     "cull.enabled: needs cull.maxAge; a workspace ends by its age, and nothing ends it for being idle"

@@ -156,7 +156,7 @@
     {{- else if regexMatch "^(JUPYTERHUB_|JPY_|MLHUB_)" $name -}}
       {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "%s.environment.%s: the hub sets variables of that kind; singleuser.extraEnv may, for all profiles" $where $name)) -}}
     {{- else if not (kindIs "invalid" $value) -}}
-      {{- $_ := set $env $name (toString $value) -}}
+      {{- $_ := set $env $name (include "mlhub.text" $value) -}}
     {{- end -}}
   {{- end -}}
   {{- $_ := set $profile "env" $env -}}
