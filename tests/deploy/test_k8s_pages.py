@@ -112,6 +112,14 @@ def test_the_readme_tells_every_variable_that_the_overlays_set() -> None:
     assert given - told == set()
 
 
+def test_it_is_sized_by_the_profile_that_is_there_at_first() -> None:
+    (profile,) = yaml.safe_load((K8S / "base/profiles.yaml").read_text())["profiles"]
+    kept, most = profile["kubernetes"], (profile["default_cpu"], profile["default_mem"].replace("G", " GB"))
+    told = f"keeps {kept['cpu_request']} core and {kept['mem_request'].replace('M', ' MB')} free for each"
+    assert told in OPERATORS
+    assert "of the {} core and {} that it may use".format(*most) in OPERATORS
+
+
 def test_every_message_is_one_that_people_are_shown() -> None:
     table = OPERATORS.partition("| message | what to do |\n")[2].partition("\n\n")[0]
     told = [text for row in table.splitlines()[1:] for text in re.findall(r"`([^`]+)`", row.split(" | ")[0])]

@@ -26,7 +26,8 @@ class HubProcess:
         self.folder, self.port = folder, free_port()
         self.log = folder / "hub.log"
         self._environment = {
-            "PATH": os.environ["PATH"],
+            # JupyterHub calls alembic by its name.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "MLHUB_HUB_NAME": "test",
             "MLHUB_NATS_URL": nats.url,
             "MLHUB_NATS_USER": USER,
