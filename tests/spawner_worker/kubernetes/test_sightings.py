@@ -1,5 +1,6 @@
 """What a pod's status is taken for."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from mlhub_shared.contracts.workspace import Phase, WorkspaceSecrets
 from mlhub_spawner_worker.backends.base import Job
 from mlhub_spawner_worker.backends.kubernetes import body, sightings
+from mlhub_spawner_worker.backends.kubernetes.notes import Notes
 from mlhub_spawner_worker.backends.kubernetes.sightings import Impossible, Pod, Up, Waiting
 from tests.support.kube_backend import profile
 from tests.support.makers import record
@@ -69,3 +71,18 @@ def test_what_holds_the_workspace_back_is_told_before_what_ails_a_container_besi
 )
 def test_a_node_is_blamed_only_if_it_is_silent(condition: dict[str, str], is_silent: bool) -> None:
     assert seen(RUNNING, ready=condition).trouble.startswith("Node node-1 does not answer") is is_silent
+
+
+def test_a_volumes_trouble_is_told_until_it_is_made_and_only_while_it_is_waited_for() -> None:
+    def heard(reason: str) -> None:
+        volume = {"kind": "PersistentVolumeClaim", "name": unplaced.name, "uid": "2"}
+        assert notes.heard({"involvedObject": volume, "reason": reason, "message": "no class"}) == unplaced.name
+
+    notes, unplaced = Notes(), replace(seen(CREATING), node="")
+    for_node = Waiting("Waiting for a node", sightings.FOR_NODE)
+    for_room = Waiting("Waiting for room", sightings.FOR_ROOM)
+    heard("ProvisioningFailed")
+    assert notes.told(unplaced, for_node).message == "Its volume can't be made yet: no class"
+    assert notes.told(unplaced, for_room) == for_room
+    heard("ProvisioningSucceeded")
+    assert notes.told(unplaced, for_node) == for_node

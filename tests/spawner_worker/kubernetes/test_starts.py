@@ -52,6 +52,29 @@ async def test_a_cluster_without_room_is_the_reason(stand: Stand) -> None:
     assert GPU in str(error)
 
 
+async def test_a_volume_that_can_not_be_made_is_told_with_its_cause(stand: Stand) -> None:
+    stand.cluster.kubelet.binds_volumes = False
+    async with stand.backend() as backend:
+        starting = asyncio.ensure_future(stand.run(backend, stand.job()))
+        await until(lambda: stand.told("Waiting for its volume: 0/1 nodes are available: pod has unbound immediate"))
+        no_class = 'storageclass.storage.k8s.io "fast" not found'
+        claim = stand.cluster.store.get("persistentvolumeclaims", stand.cluster.namespace, ALICE)
+        assert claim is not None
+        stand.cluster.events.record(claim, "ProvisioningFailed", no_class, source="pv-controller", warning=True)
+        await until(lambda: stand.told(f"Its volume can't be made yet: {no_class}"))
+        assert not stand.told("Waiting for room")
+        stand.cluster.kubelet.binds_volumes = True
+        stand.cluster.kubelet.nudge()
+        await asyncio.wait_for(starting, 20)
+
+
+async def test_a_volume_that_is_never_made_is_no_want_of_room(stand: Stand) -> None:
+    stand.cluster.kubelet.binds_volumes = False
+    error = await fails(stand, Script(), prepare_timeout=SHORT)
+    assert error.reason is Reason.TIMEOUT
+    assert "unbound immediate PersistentVolumeClaims" in str(error)
+
+
 @pytest.mark.parametrize(("refusal", "words"), [(NOT_FOUND, "not found"), (UNAUTHORIZED, "401 Unauthorized")])
 async def test_an_image_that_nobody_gives_fails_soon(stand: Stand, refusal: str, words: str) -> None:
     error = await fails(stand, Script(pull_error=refusal))

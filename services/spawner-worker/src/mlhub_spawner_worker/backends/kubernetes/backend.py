@@ -39,8 +39,6 @@ T = TypeVar("T")
 _PATIENCE = timedelta(seconds=10)
 """For what is under way when the worker ends, and for the API's first word when it begins."""
 
-_OF_PODS = "involvedObject.kind=Pod"
-
 _LIMITS = "CPU, memory and GPUs are limited by the cluster, and processes as its nodes are set up"
 
 
@@ -67,7 +65,7 @@ class KubernetesBackend:
         self._pods = Pods(self.client, marks.selector(hub), left=self._forget)
         followed = Followed(PODS, self._pods.look, self._pods.changed, labels=marks.selector(hub))
         self._watch = Watch(self.client, followed, pace)
-        followed = Followed(EVENTS, self._newest_event, self._heard, fields=_OF_PODS)
+        followed = Followed(EVENTS, self._newest_event, self._heard)
         self._events = Watch(self.client, followed, pace)
         self._ending = Ending(self.client, self._pods, gone_within=settings.gone_within)
         self._making = Making(self.client, self._pods, self._ending, settings)
@@ -241,7 +239,7 @@ class KubernetesBackend:
 
     async def _newest_event(self) -> str:
         # What was before is of no interest to a start that is under way.
-        return await self.client.version(EVENTS, fields=_OF_PODS)
+        return await self.client.version(EVENTS)
 
     def _heard(self, _: str, event: Json) -> None:
         if (name := self._notes.heard(event)) is not None:

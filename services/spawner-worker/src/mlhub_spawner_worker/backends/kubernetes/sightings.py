@@ -15,7 +15,7 @@ from mlhub_spawner_worker.backends.restoring import GENERATION, HOME, PORT, SPEC
 
 Json = dict[str, Any]
 
-FOR_NODE, FOR_ROOM, PLACED, PULLING, PULLED, INITIALIZING, CREATED = 0, 5, 20, 30, 80, 85, 90
+FOR_NODE, FOR_VOLUME, FOR_ROOM, PLACED, PULLING, PULLED, INITIALIZING, CREATED = 0, 3, 5, 20, 30, 80, 85, 90
 """Percent of the way to a running container."""
 
 _LONGEST = 600
@@ -39,6 +39,9 @@ _OWN_PORT = re.compile(r"(?<=\d):\d+(?=->)")
 """Of the node, and another one at each try."""
 
 _AS_ROOT = re.compile(r"runAsNonRoot|non-root")
+
+_NO_VOLUME = re.compile(r"persistentvolumeclaim|persistent volumes to bind|VolumeBinding", re.IGNORECASE)
+"""What a scheduler says where room is not all that is missing."""
 
 _NODE_GAVE_IT_UP = {
     "Evicted": "Its node was short of something and ended it",
@@ -271,6 +274,8 @@ def _on_its_way(thing: Json) -> Waiting:
     placed = _condition(status, "PodScheduled")
     if placed.get("status") == "False":
         message = str(placed.get("message") or placed.get("reason") or "").strip()[:_LONGEST]
+        if _NO_VOLUME.search(message):
+            return Waiting(f"Waiting for its volume: {message}", FOR_VOLUME)
         return Waiting(f"Waiting for room in the cluster: {message}", FOR_ROOM, Reason.NO_ROOM)
     if not spec.get("nodeName"):
         return Waiting("Waiting for a node", FOR_NODE, Reason.NO_ROOM)
