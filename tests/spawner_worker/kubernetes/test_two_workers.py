@@ -1,10 +1,11 @@
 """Two workers on one cluster, each with its own view of it."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from mlhub_shared.bus import Bus
-from mlhub_shared.contracts.workspace import Phase
+from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord
 from tests.spawner_worker.kubernetes.conftest import Stand
 from tests.support.makers import delete, spawn, workspace
 from tests.support.nats_server import NatsServer
@@ -34,3 +35,29 @@ async def test_one_of_two_is_killed_in_the_middle_of_all_that_both_have_begun(
         for user in USERS:
             await people.vanishes(workspace(user).name)
         await until(lambda: not stand.left())
+
+
+async def test_what_a_node_has_taken_with_it_is_ready_again_under_the_same_generation(
+    stand: Stand, nats_server: NatsServer, tmp_path: Path, bus: Bus, people: People
+) -> None:
+    names = [workspace(user).name for user in USERS[:3]]
+    async with replicas(nats_server, tmp_path, stand.made, bus) as crew:
+        await crew.start("r1", "r2")
+        for user in USERS[:3]:
+            await people.send(spawn(user, generation=10))
+        before = [await people.reaches(name, Phase.READY) for name in names]
+        stand.cluster.kubelet.restart_node()
+        for name, first in zip(names, before, strict=True):
+            assert (await people.reaches(name, ready_after(first))).generation == 10
+        assert stand.left()["pods"] == names
+        assert stand.cluster.writes["create", "pods"] == 2 * len(names), "nothing is started twice"
+        for user in USERS[:3]:
+            await people.send(delete(user, generation=20), node=NODE)
+        for name in names:
+            await people.vanishes(name)
+        await until(lambda: not stand.left())
+
+
+def ready_after(first: WorkspaceRecord) -> Callable[[WorkspaceRecord | None], bool]:
+    """Once more."""
+    return lambda now: now is not None and now.phase is Phase.READY and now.ready_at != first.ready_at
