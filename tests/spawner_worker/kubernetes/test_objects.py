@@ -12,6 +12,7 @@ from mlhub_shared.contracts.policy import SharedVolume
 from mlhub_shared.contracts.workspace import Phase, WorkspaceSecrets, WorkspaceSpec
 from mlhub_spawner_worker.backends.base import BackendError, Job
 from mlhub_spawner_worker.backends.kubernetes import body, marks, objects
+from mlhub_spawner_worker.firewall import METADATA
 from tests.support.kube_backend import IMAGE, profile
 from tests.support.makers import record
 
@@ -78,6 +79,17 @@ def test_nobody_gains_rights_unless_the_profile_says_so() -> None:
     assert (rights["allowPrivilegeEscalation"], rights["capabilities"]) == (False, {"drop": ["ALL"]})
 
 
+def test_an_init_container_has_the_rights_that_it_names_and_no_others() -> None:
+    rights = {"runAsUser": 0, "runAsNonRoot": False, "capabilities": {"add": ["CHOWN"]}}
+    inits = [{"name": "own", "image": "busybox", "securityContext": rights}, {"name": "fill", "image": "busybox"}]
+    own, fill = pod(job(), kubernetes={"init_containers": inits})["spec"]["initContainers"]
+    assert own["securityContext"] == fill["securityContext"] | rights | {
+        "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}
+    }
+    assert fill["securityContext"]["allowPrivilegeEscalation"] is False
+    assert fill["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
 def test_values_are_kept_as_they_are() -> None:
     made = container(pod(job(env={"MINE": "$(HOME) costs 5$"}), command=("sh", "-c", "echo $(date)")))
     [mine] = [one["value"] for one in made["env"] if one["name"] == "MINE"]
@@ -131,7 +143,12 @@ def test_private_addresses_are_closed_but_for_those_that_are_opened() -> None:
     blocks = [peer["ipBlock"] for rule in egress for peer in rule["to"] if "ipBlock" in peer and "ports" not in rule]
     assert {"cidr": "10.9.8.7/32"} in blocks
     [v4] = [block for block in blocks if block["cidr"] == "0.0.0.0/0"]
-    assert {"10.0.0.0/8", "169.254.0.0/16", "192.0.2.0/24"} <= set(v4["except"])
+    assert {"10.0.0.0/8", *METADATA, "192.0.2.0/24"} <= set(v4["except"])
+    [v6] = [block for block in blocks if block["cidr"] == "::/0"]
+    # As a cluster without IPv4 reaches them: 10.0.0.0/8, all of link-local, Azure's, and what is closed by a setting.
+    nat64 = {"64:ff9b::a00:0/104", "64:ff9b::a9fe:0/112", "64:ff9b::a83f:8110/128", "64:ff9b::c000:200/120"}
+    assert {"fc00::/7", *nat64} <= set(v6["except"])
+    assert "64:ff9b::/96" not in v6["except"], "the way to the internet"
 
 
 def test_names_are_asked_for_wherever_a_cluster_has_its_dns_and_nothing_else_is_there() -> None:

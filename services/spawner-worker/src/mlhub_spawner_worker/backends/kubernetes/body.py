@@ -94,13 +94,18 @@ def _container(plan: Plan) -> Json:
 
 
 def _init_container(plan: Plan, given: Mapping[str, Any]) -> Json:
-    """As the profile has it, within the same limits and rights unless it says otherwise."""
+    """As the profile has it, within the same limits unless it has its own, and without any right it does not name."""
     defaults = {
         "imagePullPolicy": _PULL[plan.pull],
         "resources": _resources(plan.job.record.spec, plan.profile, with_gpus=False),
-        "securityContext": _rights(plan.profile),
     }
-    return {**defaults, **given}
+    return {**defaults, **given, "securityContext": _within(_rights(plan.profile), given.get("securityContext") or {})}
+
+
+def _within(rights: Json, given: Mapping[str, Any]) -> Json:
+    """What is given counts; for what it leaves out, these rights do."""
+    capabilities = rights["capabilities"] | (given.get("capabilities") or {})
+    return {**rights, **given, "capabilities": capabilities}
 
 
 def _place(plan: Plan) -> Json:

@@ -8,20 +8,24 @@ from mlhub_shared.contracts.policy import Profile
 from mlhub_shared.contracts.workspace import WorkspaceRecord
 from mlhub_spawner_worker.backends.kubernetes import marks
 from mlhub_spawner_worker.backends.restoring import ORIGIN, USER
+from mlhub_spawner_worker.firewall import METADATA
 
 Json = dict[str, Any]
 
 _CLOSED = (
+    *METADATA,
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
-    "169.254.0.0/16",
     "172.16.0.0/12",
     "192.168.0.0/16",
     "fc00::/7",
     "fe80::/10",
 )
 """Where clusters have their pods, services and nodes, and clouds what they tell machines about themselves."""
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""By its last four bytes, a cluster that has IPv6 alone reaches every IPv4 address, closed ones too."""
 
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
@@ -86,9 +90,10 @@ def service(record: WorkspaceRecord, profile: Profile, *, pod: str) -> Json:
     }
 
 
-def policy(record: WorkspaceRecord, around: Around, *, volume: str | None) -> Json:
-    """Who reaches it and what it reaches; it goes with the volume of that uid, if there is one."""
-    owner = _owned("PersistentVolumeClaim", record.name, volume) if volume is not None else {}
+def policy(record: WorkspaceRecord, around: Around, *, volume: str | None = None, pod: str | None = None) -> Json:
+    """Who reaches it and what it reaches; it goes with the volume or the pod of that uid."""
+    kind, uid = ("Pod", pod) if volume is None else ("PersistentVolumeClaim", volume)
+    owner = _owned(kind, record.name, uid) if uid is not None else {}
     own = {"podSelector": {"matchLabels": _of_user(record)}}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -133,8 +138,14 @@ def _pods(namespace: str, labels: dict[str, str]) -> Json:
 
 def _all_but(block: str, closed: tuple[str, ...]) -> Json:
     whole = ipaddress.ip_network(block)
-    networks = (ipaddress.ip_network(one) for one in closed)
+    networks = [ipaddress.ip_network(one) for one in closed]
+    networks += [_by_nat64(network) for network in networks if isinstance(network, ipaddress.IPv4Network)]
     return {"cidr": block, "except": [str(network) for network in networks if network.version == whole.version]}
+
+
+def _by_nat64(network: ipaddress.IPv4Network) -> ipaddress.IPv6Network:
+    first = int(_NAT64.network_address) + int(network.network_address)
+    return ipaddress.IPv6Network((first, _NAT64.prefixlen + network.prefixlen))
 
 
 def _service(around: Around, name: str) -> Json:
