@@ -26,7 +26,7 @@ def test_what_is_no_label_is_refused_at_the_start(text: str) -> None:
         SpawnerWorkerSettings(labels=text)
 
 
-@pytest.mark.parametrize("name", ["open_to", "dns"])
+@pytest.mark.parametrize("name", ["open_to", "closed_to", "dns"])
 def test_addresses_are_looked_at_when_the_worker_starts(name: str) -> None:
     given = {name: "169.254.169.254, 10.8.0.0/16 ,fd00::/8"}
     assert getattr(SpawnerWorkerSettings(**given), name) == given[name]

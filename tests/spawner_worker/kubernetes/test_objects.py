@@ -151,6 +151,20 @@ def test_private_addresses_are_closed_but_for_those_that_are_opened() -> None:
     assert "64:ff9b::/96" not in v6["except"], "the way to the internet"
 
 
+@pytest.mark.parametrize(
+    ("closed", "left"),
+    [(("0.0.0.0/0",), {"::/0"}), (("::/0",), {"0.0.0.0/0"}), (("0.0.0.0/0", "::/0"), set())],
+)
+def test_all_the_internet_can_be_closed(closed: tuple[str, ...], left: set[str]) -> None:
+    made = objects.policy(job().record, objects.Around("mlhub", 8002, closed_to=closed), volume=None)
+    validate(made, VERSION, strict=True)
+    rules = made["spec"]["egress"]
+    assert all(rule["to"] for rule in rules), "a rule that names nothing opens everything"
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer and "ports" not in rule]
+    assert {block["cidr"] for block in blocks} == left
+    assert not {"0.0.0.0/0", "::/0"} & {network for block in blocks for network in block["except"]}
+
+
 def test_names_are_asked_for_wherever_a_cluster_has_its_dns_and_nothing_else_is_there() -> None:
     egress = objects.policy(job().record, AROUND, volume=None)["spec"]["egress"]
     rules = [rule for rule in egress if {"protocol": "UDP", "port": 53} in rule.get("ports", ())]

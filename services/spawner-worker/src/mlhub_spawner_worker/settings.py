@@ -191,7 +191,7 @@ class SpawnerWorkerSettings(CommonSettings, PolicySettings):
     proxy_address: Annotated[str | None, BeforeValidator(_blank_is_none)] = None
     """Where workspaces find the proxy, for `published`."""
 
-    closed_to: str = ""
+    closed_to: Networks = ""
     """What no workspace may reach, addresses and networks separated by commas: other nodes where ports are published,
     above all, if workspaces leave this node under the proxy's own address; on Kubernetes, public ones of the nodes."""
 

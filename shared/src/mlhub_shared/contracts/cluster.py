@@ -126,5 +126,6 @@ class ClusterProfile(_Part):
     annotations: Annotated[dict[LabelKey, str], AfterValidator(_not_ours)] = Field(default_factory=dict)
     """Likewise."""
     init_containers: Annotated[tuple[dict[str, Any], ...], AfterValidator(_containers)] = ()
-    """As they stand in a pod's specification; `volumeMounts` may name `home`, the workspace's volume. What `securityContext`
-    does not name is as for the workspace: one that changes owners as root names the capability `CHOWN`, too."""
+    """As they stand in a pod's specification; `volumeMounts` may name `home`, the workspace's volume. What their
+    `securityContext` does not name is as for the workspace: to change owners as root, add the capability `CHOWN`, too.
+    """

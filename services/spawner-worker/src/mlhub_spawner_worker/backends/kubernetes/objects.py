@@ -114,11 +114,17 @@ def _egress(own: Json, around: Around) -> list[Json]:
         {"to": [_pods(*_KUBE_DNS), *map(_block, (_NODE_DNS, *around.dns))], "ports": _both(_DNS_PORT)},
         {"to": [_pods(*_OPENSHIFT_DNS)], "ports": _both(_OPENSHIFT_DNS_PORT)},
         {"to": [_service(around, "proxy")], "ports": [{"protocol": "TCP", "port": around.api_port}]},
-        {"to": [{"ipBlock": _all_but(block, (*_CLOSED, *around.closed_to))} for block in _EVERYWHERE]},
+        {"to": [{"ipBlock": _all_but(block, (*_CLOSED, *around.closed_to))} for block in _left_open(around)]},
+        {"to": [*map(_block, around.open_to)]},
     ]
-    if around.open_to:
-        rules.append({"to": [*map(_block, around.open_to)]})
-    return rules
+    # To a cluster, a rule that names nothing is about everything.
+    return [rule for rule in rules if rule["to"]]
+
+
+def _left_open(around: Around) -> list[str]:
+    """Nothing can be left out of a whole that is closed itself."""
+    closed = set(map(ipaddress.ip_network, around.closed_to))
+    return [block for block in _EVERYWHERE if ipaddress.ip_network(block) not in closed]
 
 
 def _both(port: int) -> list[Json]:
