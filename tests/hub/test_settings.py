@@ -24,6 +24,10 @@ SECRET = "a-secret-value"
     ("environment", "sentence"),
     [
         ({"MLHUB_API_TOKEN": SECRET}, "MLHUB_API_TOKEN must have at least 32 characters"),
+        (
+            {"MLHUB_HUB_BACKEND": "kubernetes", "MLHUB_KEEP_VOLUMES_DAYS": "7"},
+            "MLHUB_KEEP_VOLUMES_DAYS: on Kubernetes files are kept by a storage class",
+        ),
         ({"MLHUB_HUB_USER_CONFIG": "/no/such/file.py"}, "there is no file /no/such/file.py"),
         ({"MLHUB_HUB_WORKSPACES": "whatever"}, "Input should be 'self-service', 'handed-out' or 'one-each'"),
         ({"MLHUB_HUB_PUBLIC_URL": "example.org"}, "must be an address such as http://127.0.0.1:8080"),

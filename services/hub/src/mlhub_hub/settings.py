@@ -127,6 +127,11 @@ class HubSettings(CommonSettings, PolicySettings):
             )
         if self.user_config is not None and not self.user_config.is_file():
             raise ValueError(f"MLHUB_HUB_USER_CONFIG: there is no file {self.user_config}")
+        if self.backend == "kubernetes" and self.keep_volumes_days:
+            raise ValueError(
+                "MLHUB_KEEP_VOLUMES_DAYS: on Kubernetes files are kept by a storage class with reclaimPolicy: Retain; "
+                "take the setting away, or people would be promised what nobody does"
+            )
         try:
             self.policy_of_backend()
         except ValidationError as error:
