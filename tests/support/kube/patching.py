@@ -51,7 +51,7 @@ class Patch:
                 415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {content_type}"
             )
         try:
-            body: Any = yaml.safe_load(raw) if kind == "apply" else json.loads(raw)
+            body: Any = _read(raw) if kind == "apply" else json.loads(raw)
         except (ValueError, yaml.YAMLError) as error:
             raise bad_request(f"error decoding patch: {error}") from error
         if not isinstance(body, list) if kind == "json" else not isinstance(body, dict):
@@ -59,6 +59,14 @@ class Patch:
         if kind == "apply" and not {"apiVersion", "kind"} <= body.keys():
             raise bad_request("invalid object type: /, Kind=")
         return cls(kind, body)
+
+
+def _read(raw: bytes) -> Any:
+    """YAML; what is JSON is read as that, which takes a hundredth of the time."""
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return yaml.safe_load(raw)
 
 
 def patched(resource: Resource, old: Obj, patch: Patch, applied: Obj | None = None, before: Obj | None = None) -> Obj:
