@@ -327,7 +327,7 @@ class Driver:
             log.warning("workspace.sentence_not_put", workspace=self._name, why=str(error))
 
     async def _report(self, record: WorkspaceRecord, percent: int, message: str) -> None:
-        await self._tools.teller.tell(self._name, progress_event(record, percent, message))
+        self._tools.teller.mention(self._name, progress_event(record, percent, message))
 
 
 def _saying(sentence: str, of: WorkspaceRecord, record: WorkspaceRecord | None) -> WorkspaceRecord | None:

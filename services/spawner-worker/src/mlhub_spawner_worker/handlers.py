@@ -25,8 +25,8 @@ from mlhub_spawner_worker.lifecycle import Place
 from mlhub_spawner_worker.queries import Queries
 from mlhub_spawner_worker.workspaces import Workspaces
 
-_AT_ONCE = 4
-"""Commands handled side by side: each is a few round trips to the bus."""
+_AT_ONCE = 16
+"""Commands handled side by side: each is a few round trips to the bus, and little work."""
 
 
 def consume_commands(bus: Bus, workspaces: Workspaces, place: Place) -> list[asyncio.Task[None]]:

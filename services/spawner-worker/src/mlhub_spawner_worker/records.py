@@ -41,12 +41,7 @@ class RecordStore:
 
     def known(self, name: str) -> WorkspaceRecord | None:
         """The record as last seen, own changes included."""
-        entry = self._table.get(name)
-        own = self._ahead.get(name)
-        if own is not None and own.revision <= self._table.revision:
-            del self._ahead[name]
-        elif own is not None and (entry is None or own.revision > entry.revision):
-            return own.value
+        entry = self._seen(name)
         return entry.value if entry else None
 
     def all(self) -> list[WorkspaceRecord]:
@@ -86,25 +81,28 @@ class RecordStore:
             self._ledger.note(record.name, record)
 
     async def change(self, name: str, decide: Decide) -> WorkspaceRecord | None:
-        """Bring a record where `decide` wants it, whoever else writes; returns it as it is then."""
+        """Bring a record where `decide` wants it, whoever else writes; returns it as it is then.
+
+        It is read only where what was last seen won't do: a write shows whether that was the newest.
+        """
         tried: WorkspaceRecord | None = None
+        entry, is_newest = self._seen(name), False
         while True:
-            entry = await self._bucket.get(name)
             old = entry.value if entry else None
             if tried is not None and old == tried:
                 # The write had arrived and only its answer was lost.
                 break
             new = decide(old)
-            if new == old:
+            if is_newest and new == old:
                 return old
-            if old is not None and _is_erased(old, new):
-                await self._teller.tell_first(name, deletion_event(old))
-            try:
-                await self._write(name, entry, new)
-            except Conflict:
-                tried = new
-                continue
-            break
+            if is_newest or _shows(old, new):
+                try:
+                    await self._write(name, entry, new)
+                except Conflict:
+                    tried = new
+                else:
+                    break
+            entry, is_newest = await self._bucket.get(name), True
         self.note(name)
         if new is not None and _is_news(old, new):
             await self._teller.tell(name, phase_event(new))
@@ -120,7 +118,17 @@ class RecordStore:
         found = (self.known(name) for name in names)
         return [record for record in found if record is not None]
 
+    def _seen(self, name: str) -> Entry[WorkspaceRecord] | None:
+        entry, own = self._table.get(name), self._ahead.get(name)
+        if own is not None and own.revision <= self._table.revision:
+            del self._ahead[name]
+        elif own is not None and (entry is None or own.revision > entry.revision):
+            return own
+        return entry
+
     async def _write(self, name: str, entry: Entry[WorkspaceRecord] | None, new: WorkspaceRecord | None) -> None:
+        if entry is not None and _is_erased(entry.value, new):
+            await self._teller.tell_first(name, deletion_event(entry.value))
         if new is None:
             await self._bucket.delete(name, last=entry.revision if entry else None)
             self._ahead.pop(name, None)
@@ -130,6 +138,11 @@ class RecordStore:
         else:
             revision = await self._bucket.update(name, new, last=entry.revision)
         self._ahead[name] = Entry(new, revision)
+
+
+def _shows(old: WorkspaceRecord | None, new: WorkspaceRecord | None) -> bool:
+    """Whether the write of a decision shows by itself that it was made on the newest record."""
+    return new != old and not (old is not None and _is_erased(old, new))
 
 
 def _is_erased(old: WorkspaceRecord, new: WorkspaceRecord | None) -> bool:

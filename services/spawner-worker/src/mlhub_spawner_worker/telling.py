@@ -54,10 +54,17 @@ class Teller:
     async def tell(self, name: str, event: Event) -> None:
         """Tell an event of a workspace, now or when the bus is back."""
         self._untold[name].append(event)
-        try:
-            await self._flush(name)
-        except BusUnavailable as error:
-            log.warning("event.not_told_yet", workspace=name, kind=event.kind, error=str(error))
+        await self._try(name)
+
+    def mention(self, name: str, event: Event) -> None:
+        """Tell of a workspace's progress while it goes on; only the newest word waits for the bus."""
+        waiting = self._untold[name]
+        # The first may be on its way already.
+        if len(waiting) > 1 and waiting[-1].kind is EventKind.WORKSPACE_PROGRESSED:
+            waiting.pop()
+        waiting.append(event)
+        if not self._locks[name].locked():
+            self._bus.run(self._try(name))
 
     async def tell_first(self, name: str, event: Event) -> None:
         """Tell an event before what it tells of is final; BusUnavailable if it can't be told now."""
@@ -79,6 +86,12 @@ class Teller:
                     await self._flush(name)
                 except BusUnavailable:
                     break
+
+    async def _try(self, name: str) -> None:
+        try:
+            await self._flush(name)
+        except BusUnavailable as error:
+            log.warning("event.not_told_yet", workspace=name, error=str(error))
 
     async def _flush(self, name: str) -> None:
         async with self._locks[name]:

@@ -45,9 +45,13 @@ class Bucket(Generic[M]):
 
     async def create(self, key: str, value: M) -> int:
         """Write where nothing is; Conflict if there is something."""
-        raw = await self.connection.last(self.stream, self._subject(key))
-        if raw is not None and not is_gone(raw):
-            raise Conflict(f"{self.name}/{key} exists")
+        try:
+            return await self._write(key, value, expect=0, ttl=None)
+        except Conflict:
+            # What lies there may be no more than the marker of what was.
+            raw = await self.connection.last(self.stream, self._subject(key))
+            if raw is not None and not is_gone(raw):
+                raise
         return await self._write(key, value, expect=raw.sequence if raw else 0, ttl=None)
 
     async def update(self, key: str, value: M, *, last: int) -> int:

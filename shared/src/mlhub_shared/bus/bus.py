@@ -183,7 +183,7 @@ class Bus:
     ) -> tuple[Command, int] | None:
         """The newest command of a workspace over pool and node subject, with its sequence; None if there is none."""
         subjects = {self.subjects.command(pool, workspace, place) for place in (None, node)}
-        found = [await self._command_on(subject, patience) for subject in subjects]
+        found = await asyncio.gather(*(self._command_on(subject, patience) for subject in subjects))
         return max(filter(None, found), key=lambda pair: pair[0].generation, default=None)
 
     async def look_before_sending(self, workspace: str, *, pool: str, node: str | None = None) -> Place:
