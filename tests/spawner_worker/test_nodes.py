@@ -190,7 +190,7 @@ async def test_gpus_go_to_one_at_a_time_and_come_free_again(house: House, bus: B
 
 
 async def test_gpus_that_the_backend_counts_are_its_own_to_give(house: House, bus: Bus, people: People) -> None:
-    await house.start("n1", counted=True, user_max_gpus=8)
+    await house.start("n1", counted=True, max_gpus=8, user_max_gpus=8)
     for user in ("ann", "bob"):
         await people.send(spawn(user, generation=10, spec=asking(gpus="count:8")))
         assert (await people.reaches(name(user), Phase.READY)).gpu_ids == ()
