@@ -26,7 +26,7 @@ from mlhub_spawner_worker.ports import WorkspacePorts
 from mlhub_spawner_worker.relays import ProxyAddresses, Relays
 from tests.support.attach_places import BARE_IMAGE, PYTHON_IMAGE, engine_problem
 from tests.support.docker_engine import deployment, docker_backend, new_hub, profile
-from tests.support.makers import record
+from tests.support.makers import NEWEST, record
 from tests.support.openssh import execute
 from tests.support.ports import free_port
 from tests.support.scripted_backend import ScriptedBackend
@@ -120,7 +120,7 @@ async def watched(backend: Backend, *, own: bool, idle: float = 60) -> AsyncIter
         for child in site.started:
             child.close()
         for found in await backend.inventory():
-            await backend.stop(found.record.name, grace=timedelta(0))
+            await backend.stop(found.record.name, grace=timedelta(0), up_to=NEWEST)
         await backend.aclose()
 
 
@@ -264,7 +264,7 @@ async def test_after_a_restart_nothing_of_before_is_told(site: Site) -> None:
     await site.ports.open(name, port)
     entry = site.backend.session(name)
     assert entry == site.backend.session(name)
-    await site.backend.stop(name, grace=timedelta(0))
+    await site.backend.stop(name, grace=timedelta(0), up_to=NEWEST)
     with pytest.raises(NotFound, match="not running"):
         await site.ports.open(name, port)
     await site.start()
@@ -279,7 +279,7 @@ async def test_a_relay_ends_with_its_workspace_and_what_goes_through_it(containe
     await containers.listen(name, "127.0.0.1/7003")
     endpoint = await containers.ports.open(name, 7003)
     reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
-    await containers.backend.stop(name, grace=timedelta(0))
+    await containers.backend.stop(name, grace=timedelta(0), up_to=NEWEST)
     with contextlib.suppress(ConnectionError):
         assert await asyncio.wait_for(reader.read(), 20) == b""
     writer.close()

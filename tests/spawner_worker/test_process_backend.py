@@ -21,7 +21,7 @@ from mlhub_spawner_worker.backends.base import BackendError, Job
 from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSettings, log
 from mlhub_spawner_worker.backends.process.identity import boot_id
 from mlhub_spawner_worker.backends.process.limits import Cgroups, Guard, find_limiter
-from tests.support.makers import record, workspace
+from tests.support.makers import NEWEST, record, workspace
 from tests.support.waiting import until, until_async
 from tests.support.workers import FAKE_SERVER, direct
 
@@ -58,7 +58,7 @@ async def opened(backend: ProcessBackend) -> AsyncIterator[ProcessBackend]:
         yield backend
     finally:
         for found in await backend.inventory():
-            await backend.stop(found.record.name, grace=timedelta(0))
+            await backend.stop(found.record.name, grace=timedelta(0), up_to=NEWEST)
         await backend.aclose()
 
 
@@ -193,7 +193,7 @@ async def test_a_stop_finds_what_left_the_group(backend: ProcessBackend, tmp_pat
     await started(backend, job(env={"FAKE_STRAY": "1"}))
     assert len(processes(ALICE, tmp_path)) == 2
     await started(backend, job("bob"))
-    await backend.stop(ALICE, grace=GRACE)
+    await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
     assert processes(ALICE, tmp_path) == set()
     assert len(processes(workspace("bob").name, tmp_path)) == 1
 
@@ -225,7 +225,7 @@ async def test_a_reused_process_id_is_not_taken_for_the_workspace(tmp_path: Path
     first = backend_in(tmp_path)
     await first.open()
     await started(first, job())
-    await first.stop(ALICE, grace=GRACE)
+    await first.stop(ALICE, grace=GRACE, up_to=NEWEST)
     path = tmp_path / "workspaces" / ALICE / "state.json"
     state = json.loads(path.read_text())
     state["process"] = {"pid": os.getpid(), "start": 1, "boot": boot_id(), "port": 20000, "generation": 1}
@@ -234,13 +234,13 @@ async def test_a_reused_process_id_is_not_taken_for_the_workspace(tmp_path: Path
     async with opened(backend_in(tmp_path)) as second:
         (found,) = await second.inventory()
         assert found.running is None
-        await second.stop(ALICE, grace=timedelta(0))
+        await second.stop(ALICE, grace=timedelta(0), up_to=NEWEST)
 
 
 async def test_the_stubborn_are_made_to_go(backend: ProcessBackend, tmp_path: Path) -> None:
     await started(backend, job(env={"FAKE_STUBBORN": "1"}))
     begun = time.monotonic()
-    await backend.stop(ALICE, grace=timedelta(seconds=0.3))
+    await backend.stop(ALICE, grace=timedelta(seconds=0.3), up_to=NEWEST)
     assert 0.3 <= time.monotonic() - begun < 3
     assert processes(ALICE, tmp_path) == set()
 
@@ -252,7 +252,7 @@ async def test_a_start_that_is_cut_off_leaves_one_process_or_none(backend: Proce
         await asyncio.sleep(index / 1000)
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-        await backend.stop(ALICE, grace=timedelta(0))
+        await backend.stop(ALICE, grace=timedelta(0), up_to=NEWEST)
         assert processes(ALICE, tmp_path) == set()
 
 
@@ -273,11 +273,11 @@ async def test_erasing_follows_no_link_and_minds_no_closed_directory(backend: Pr
     (home / "closed").mkdir()
     (home / "closed" / "file").write_text("gone")
     (home / "closed").chmod(0)
-    await backend.erase(ALICE)
+    await backend.erase(ALICE, up_to=NEWEST)
     assert not home.exists()
     assert list((tmp_path / "trash").iterdir()) == []
     assert (outside / "file").read_text() == "kept"
-    await backend.erase(ALICE)
+    await backend.erase(ALICE, up_to=NEWEST)
 
 
 async def test_a_log_keeps_its_newer_half_while_it_is_written(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from mlhub_shared.contracts.workspace import Phase, Wanted, WorkspaceRecord, Wor
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
+NEWEST = 2**62
+"""No generation is newer: for who means whatever there is."""
+
 
 def workspace(user: str = "alice", server: str = "") -> WorkspaceId:
     return WorkspaceId(hub="test", user=user, server=server)

@@ -127,13 +127,13 @@ class ScriptedBackend:
             await asyncio.sleep(0.05)
         return self.troubles.get(name, "")
 
-    async def stop(self, name: str, *, grace: timedelta) -> str:
+    async def stop(self, name: str, *, grace: timedelta, up_to: int) -> str:
         await self._reached("stop", name)
         self._note("stop", name)
         if name in self.stuck:
             raise BackendError("the script won't let go of it")
         script = self.scripts.get(name)
-        if script is None:
+        if script is None or _runs_since(script, up_to):
             return ""
         if "FAKE_STOP_HANGS" in script.record.spec.env and self.calls["stop", name] == 1:
             await asyncio.sleep(3600)
@@ -141,9 +141,11 @@ class ScriptedBackend:
             self.die(name, -15)
         return "the last line\n"
 
-    async def erase(self, name: str) -> None:
+    async def erase(self, name: str, *, up_to: int) -> None:
         await self._reached("erase", name)
         self._note("erase", name)
+        if (script := self.scripts.get(name)) is not None and _runs_since(script, up_to):
+            return
         self.scripts.pop(name, None)
 
     async def remember(self, record: WorkspaceRecord) -> None:
@@ -208,6 +210,10 @@ class ScriptedBackend:
         self.calls[call, name] += 1
 
 
+def _runs_since(script: Script, generation: int) -> bool:
+    return script.running is not None and script.running.generation > generation
+
+
 def _check_not_late(script: Script | None, job: Job) -> None:
-    if script is not None and script.running is not None and script.running.generation > job.record.generation:
+    if script is not None and _runs_since(script, job.record.generation):
         raise Temporary("a newer one runs")

@@ -16,7 +16,7 @@ from mlhub_spawner_worker.backends.process import ProcessBackend, ProcessSetting
 from tests.support.docker_engine import deployment, docker_backend, new_hub
 from tests.support.kube import FakeCluster
 from tests.support.kube_backend import cluster_backend, fake_backend, left_clean, need_cluster
-from tests.support.makers import record
+from tests.support.makers import NEWEST, record
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.waiting import until_async
 from tests.support.workers import FAKE_SERVER
@@ -70,8 +70,8 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         await backend.open()
         yield backend
         for found in await backend.inventory():
-            await backend.stop(found.record.name, grace=timedelta(0))
-            await backend.erase(found.record.name)
+            await backend.stop(found.record.name, grace=timedelta(0), up_to=NEWEST)
+            await backend.erase(found.record.name, up_to=NEWEST)
         await backend.aclose()
 
 
@@ -98,7 +98,7 @@ async def test_what_was_started_runs_until_it_is_stopped(backend: Backend) -> No
     assert started.boot == backend.boot
     assert await running(backend) == {ALICE: 1}
     assert (await backend.describe(ALICE)).running
-    await backend.stop(ALICE, grace=GRACE)
+    await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
     assert await running(backend) == {}
     assert not (await backend.describe(ALICE)).running
     assert backend.session(ALICE) is None
@@ -131,8 +131,8 @@ async def test_a_worker_that_comes_late_takes_no_newer_generation_s_place(backen
 
 async def test_stopping_and_erasing_what_is_not_there_is_no_error(backend: Backend) -> None:
     for _ in range(2):
-        await backend.stop(ALICE, grace=GRACE)
-        await backend.erase(ALICE)
+        await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
+        await backend.erase(ALICE, up_to=NEWEST)
     assert (await backend.wait(ALICE)).code is None
 
 
@@ -142,7 +142,7 @@ async def test_waiting_ends_with_the_workspace_whatever_ended_it(backend: Backen
     waiting = asyncio.ensure_future(backend.wait(ALICE))
     await asyncio.sleep(0.05)
     assert not waiting.done()
-    await backend.stop(ALICE, grace=GRACE)
+    await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
     end = await asyncio.wait_for(waiting, SOON)
     assert end.code is not None
     assert end.code < 0
@@ -160,8 +160,8 @@ async def test_one_workspace_does_not_touch_another(backend: Backend) -> None:
     for user in ("alice", "bob"):
         await backend.prepare(job(user), report)
         await backend.start(job(user))
-    await backend.stop(ALICE, grace=GRACE)
-    await backend.erase(ALICE)
+    await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
+    await backend.erase(ALICE, up_to=NEWEST)
     assert await running(backend) == {BOB: 1}
     assert {resource.workspace for resource in await backend.resources()} == {workspace("bob")}
 
@@ -172,9 +172,9 @@ async def test_what_is_remembered_comes_with_the_inventory_until_it_is_erased(ba
     known = job().record.model_copy(update={"message": "remember me", "phase": Phase.READY})
     await backend.remember(known)
     assert [found.record for found in await backend.inventory()] == [known]
-    await backend.stop(ALICE, grace=GRACE)
+    await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
     assert [found.record for found in await backend.inventory()] == [known]
-    await backend.erase(ALICE)
+    await backend.erase(ALICE, up_to=NEWEST)
     await backend.remember(known)
     assert await backend.inventory() == []
 
@@ -185,7 +185,7 @@ async def test_a_start_that_nobody_waits_for_any_more_can_be_stopped(backend: Ba
     await asyncio.sleep(0)
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
-    await backend.stop(ALICE, grace=GRACE)
+    await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
 
     async def nothing_runs() -> bool:
         return await running(backend) == {}

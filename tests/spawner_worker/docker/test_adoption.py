@@ -10,6 +10,7 @@ from mlhub_shared.errors import Permanent
 from mlhub_spawner_worker.backends.base import BackendError
 from tests.spawner_worker.docker.conftest import Stand
 from tests.support.docker_engine import IMAGE
+from tests.support.makers import NEWEST
 from tests.support.waiting import until_async
 
 AT_ONCE = timedelta(0)
@@ -24,7 +25,7 @@ async def test_what_runs_is_adopted_as_it_is(stand: Stand) -> None:
         assert (found.record, found.running) == (job.record, started)
         assert await backend.start(job) == started
         assert backend.session(job.name) is not None
-        await backend.stop(job.name, grace=AT_ONCE)
+        await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST)
         assert (await backend.wait(job.name)).code == -9
 
 
@@ -45,7 +46,7 @@ async def test_records_are_rebuilt_from_labels_when_the_directory_is_lost(stand:
     async with stand.backend() as backend:
         started = await stand.run(backend, job)
         await stand.run(backend, idle)
-        await backend.stop(idle.name, grace=AT_ONCE)
+        await backend.stop(idle.name, grace=AT_ONCE, up_to=NEWEST)
     shutil.rmtree(stand.folder)
     async with stand.backend() as backend:
         found = {one.record.name: one for one in await backend.inventory()}
@@ -58,7 +59,7 @@ async def test_records_are_rebuilt_from_labels_when_the_directory_is_lost(stand:
         # Its volume is all that is left of the other one.
         assert found[idle.name].record.phase is Phase.STOPPED
         assert found[idle.name].record.base_url == idle.record.base_url
-        await backend.erase(idle.name)
+        await backend.erase(idle.name, up_to=NEWEST)
         assert [one.record.name for one in await backend.inventory()] == [job.name]
 
 
@@ -80,8 +81,8 @@ async def test_networks_come_and_go_with_the_workspaces_of_their_user(stand: Sta
         kinds = sorted(resource.kind for resource in await backend.resources())
         assert kinds == ["container"] * 3 + ["network"] * 2 + ["volume"] * 3
         for job in (first, second, other):
-            await backend.stop(job.name, grace=AT_ONCE)
-            await backend.erase(job.name)
+            await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST)
+            await backend.erase(job.name, up_to=NEWEST)
 
         async def nothing_is_left() -> bool:
             return not await backend.resources()
@@ -101,7 +102,7 @@ async def test_the_network_of_a_start_that_failed_early_goes_with_its_workspace(
                 return len(await stand.names("networks")) == wanted
 
             await until_async(lambda: has_networks(1))
-            await backend.erase(job.name)
+            await backend.erase(job.name, up_to=NEWEST)
             await until_async(lambda: has_networks(0))
     finally:
         await stand.docker.containers.container(job.name).delete(force=True)

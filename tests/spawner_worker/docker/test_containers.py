@@ -18,6 +18,7 @@ from mlhub_spawner_worker.backends.docker.images import Image
 from mlhub_spawner_worker.backends.docker.place import DefaultBridge, NetworkPlace
 from tests.spawner_worker.docker.conftest import Stand
 from tests.support.docker_engine import IMAGE, PORT, profile
+from tests.support.makers import NEWEST
 from tests.support.workers import direct
 
 MIB = 1024 * 1024
@@ -160,11 +161,11 @@ async def test_shared_data_are_read_only_unless_the_profile_says_otherwise(stand
     async with stand.backend(profiles=(profile(volumes=volumes),)) as backend:
         refused = await stand.ends(backend, stand.job(env={"FAKE_WRITE": "/data/x"}))
         assert "Read-only file system" in refused.log_tail
-        await backend.stop(stand.job().name, grace=AT_ONCE)
+        await backend.stop(stand.job().name, grace=AT_ONCE, up_to=NEWEST)
         job = stand.job("bob", env={"FAKE_WRITE": "/shared/x"})
         await stand.run(backend, job)
         assert (await backend.describe(job.name)).running
-        await backend.stop(job.name, grace=AT_ONCE)
+        await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST)
     await (await stand.docker.volumes.get(f"{stand.hub}-shared")).delete()
 
 
@@ -186,7 +187,7 @@ async def test_nothing_below_shared_data_can_be_written_unless_the_profile_says_
     volume = SharedVolume(source=str(mounted_below.parent), target="/data", read_only=read_only)
     async with stand.backend(profiles=(profile(volumes=(volume,)),)) as backend:
         ended = await stand.ends(backend, stand.job(env={"FAKE_WRITE": "/data/below/x", "FAKE_EXIT": "0"}))
-        await backend.stop(stand.job().name, grace=AT_ONCE)
+        await backend.stop(stand.job().name, grace=AT_ONCE, up_to=NEWEST)
     assert (mounted_below / "x").exists() is not read_only
     assert ("Read-only file system" in ended.log_tail) is read_only
 
@@ -272,8 +273,8 @@ async def test_a_name_that_a_stranger_s_container_has_is_left_alone_and_told(sta
                 await stand.run(backend, job)
             with pytest.raises(BackendError, match="this hub has not made"):
                 await stand.run(backend, stand.job(is_mount_volume=False))
-            await backend.stop(job.name, grace=AT_ONCE)
-            await backend.erase(job.name)
+            await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST)
+            await backend.erase(job.name, up_to=NEWEST)
         assert (await stranger.show())["Id"] == stranger.id
     finally:
         await stranger.delete(force=True)
@@ -286,7 +287,7 @@ async def test_a_container_of_the_first_hub_gets_no_empty_volume_beside_it(stand
     async with stand.backend() as backend:
         with pytest.raises(BackendError, match="of the first ML Hub"):
             await stand.run(backend, job)
-        await backend.stop(job.name, grace=AT_ONCE)
+        await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST)
         assert await stand.names("volumes") == set()
     assert await stand.names("containers") == {job.name}
 

@@ -16,6 +16,7 @@ from mlhub_spawner_worker.backends.docker.engine import Engine
 from tests.spawner_worker.docker.conftest import Stand
 from tests.support.docker_engine import ENGINE_URL, IMAGE
 from tests.support.forwarder import forwarder
+from tests.support.makers import NEWEST
 from tests.support.waiting import until
 
 AT_ONCE = timedelta(0)
@@ -74,7 +75,7 @@ async def test_a_container_that_somebody_removes_is_dead(stand: Stand) -> None:
         waiting = asyncio.ensure_future(backend.wait(job.name))
         await stand.docker.containers.container(job.name).delete(force=True)
         await asyncio.wait_for(waiting, SOON)
-        assert await backend.stop(job.name, grace=AT_ONCE) == waiting.result().log_tail
+        assert await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST) == waiting.result().log_tail
 
 
 async def test_a_death_while_a_running_container_is_taken_up_is_seen(
@@ -105,9 +106,9 @@ async def test_grace_is_given_and_ends(stand: Stand) -> None:
         polite, stubborn = stand.job(), stand.job("bob", env={"FAKE_STUBBORN": "1"})
         for job in (polite, stubborn):
             await stand.run(backend, job)
-        await backend.stop(polite.name, grace=timedelta(seconds=30))
+        await backend.stop(polite.name, grace=timedelta(seconds=30), up_to=NEWEST)
         assert (await backend.wait(polite.name)).code == -15
-        await backend.stop(stubborn.name, grace=timedelta(seconds=1))
+        await backend.stop(stubborn.name, grace=timedelta(seconds=1), up_to=NEWEST)
         assert (await backend.wait(stubborn.name)).code == -9
         assert await stand.names("containers") == set()
 
@@ -122,7 +123,7 @@ async def test_what_died_while_the_engine_could_not_be_heard_is_found_when_it_is
         await until(lambda: not backend.engine.events.connected.is_set())
         await stand.docker.containers.container(dies.name).kill(signal="SIGKILL")
         with pytest.raises(Temporary):
-            await backend.stop(lives.name, grace=AT_ONCE)
+            await backend.stop(lives.name, grace=AT_ONCE, up_to=NEWEST)
         assert not any(task.done() for task in waiting.values())
         await way.mend()
         assert (await asyncio.wait_for(waiting[dies.name], SOON)).code == -9
@@ -173,8 +174,8 @@ async def test_an_engine_that_is_away_is_temporary(stand: Stand) -> None:
         for work in (
             backend.prepare(job, stand.report),
             backend.start(job),
-            backend.stop(job.name, grace=AT_ONCE),
-            backend.erase(job.name),
+            backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST),
+            backend.erase(job.name, up_to=NEWEST),
             backend.inventory(),
             backend.resources(),
         ):

@@ -24,6 +24,7 @@ from mlhub_spawner_worker.firewall import bridge_name
 from tests.spawner_worker.docker.conftest import Stand
 from tests.support.docker_engine import ENGINE_URL, IMAGE
 from tests.support.docker_networks import WAITER, Deployment, address_of, deployed, dial, inside, networks_of
+from tests.support.makers import NEWEST
 from tests.support.waiting import until, until_async
 
 ROOT = Path(__file__).parents[3]
@@ -245,7 +246,7 @@ async def test_the_first_ml_hubs_containers_hold_no_network(stand: Stand) -> Non
     await stand.docker.containers.create(old, name=f"{stand.job().name}.before")
     async with stand.backend(own_networks=True) as backend:
         await stand.run(backend, stand.job())
-        await backend.stop(stand.job().name, grace=timedelta(0))
+        await backend.stop(stand.job().name, grace=timedelta(0), up_to=NEWEST)
 
         async def is_gone() -> bool:
             return not await stand.names("networks")

@@ -13,6 +13,7 @@ from mlhub_spawner_worker.backends.base import Running
 from mlhub_spawner_worker.backends.docker import DockerBackend
 from tests.spawner_worker.docker.conftest import Stand
 from tests.support.docker_engine import docker_backend, new_hub
+from tests.support.makers import NEWEST
 from tests.support.second_engine import second_engine
 
 AT_ONCE = timedelta(0)
@@ -40,7 +41,7 @@ async def test_what_died_with_its_engine_has_no_code_and_another_boot(tmp_path: 
             end = await asyncio.wait_for(waiting, SOON)
             assert end.code is None
             assert backend.boot != started.boot
-            await backend.stop(dies.name, grace=AT_ONCE)
+            await backend.stop(dies.name, grace=AT_ONCE, up_to=NEWEST)
             again = await stand.run(backend, dies)
             assert again.boot == backend.boot
             assert [one.record.name for one in await backend.inventory() if one.running] == [dies.name]
@@ -85,7 +86,7 @@ async def test_ten_starts_over_a_restart_of_the_engine_end_in_ten_containers(tmp
             ends = await asyncio.gather(*(_ended(backend, stand.job(user).name) for user in users))
             for user, is_over in zip(users, ends, strict=True):
                 if is_over:
-                    await backend.stop(stand.job(user).name, grace=AT_ONCE)
+                    await backend.stop(stand.job(user).name, grace=AT_ONCE, up_to=NEWEST)
                     await start_for_certain(backend, stand, user)
             assert len(await stand.names("containers")) == len(users)
             assert all(found.running for found in await backend.inventory())

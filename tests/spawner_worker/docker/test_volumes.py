@@ -15,6 +15,7 @@ from mlhub_spawner_worker.backends.docker.volumes import Volumes
 from tests.spawner_worker.docker.conftest import Stand
 from tests.support.docker_engine import ENGINE_URL, IMAGE
 from tests.support.forwarder import forwarder
+from tests.support.makers import NEWEST
 from tests.support.waiting import until_async
 
 AT_ONCE = timedelta(0)
@@ -27,8 +28,8 @@ async def volume_of(stand: Stand, name: str) -> str:
 
 
 async def delete(backend: DockerBackend, record: WorkspaceRecord) -> None:
-    await backend.stop(record.name, grace=AT_ONCE)
-    await backend.erase(record.name)
+    await backend.stop(record.name, grace=AT_ONCE, up_to=NEWEST)
+    await backend.erase(record.name, up_to=NEWEST)
 
 
 async def test_a_volume_outlives_a_stop_and_goes_with_its_workspace(stand: Stand) -> None:
@@ -40,7 +41,7 @@ async def test_a_volume_outlives_a_stop_and_goes_with_its_workspace(stand: Stand
         carried = (await (await stand.docker.volumes.get(name)).show())["Labels"]
         assert carried["mlhub.origin"] == stand.hub
         assert (carried["mlhub.user"], carried["mlhub.server_name"]) == ("alice", "gpu 1")
-        await backend.stop(job.name, grace=AT_ONCE)
+        await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST)
         assert await stand.names("volumes") == {name}
         await stand.run(backend, stand.job("alice", "gpu 1", generation=2))
         assert await volume_of(stand, job.name) == name
@@ -54,7 +55,7 @@ async def test_what_lies_in_the_home_is_kept_over_a_start(stand: Stand) -> None:
         for generation in (1, 2, 3):
             job = stand.job(generation=generation, env={"FAKE_WRITE": "/home/jovyan/hello.txt", "FAKE_EXIT": "0"})
             assert (await stand.ends(backend, job)).code == 0
-            await backend.stop(job.name, grace=AT_ONCE)
+            await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST)
         # The image's own file, and three lines more.
         body: dict[str, Any] = {
             "Image": IMAGE,
@@ -132,7 +133,7 @@ async def test_a_volume_that_the_hub_has_not_made_is_not_mounted(stand: Stand) -
         async with stand.backend() as backend:
             with pytest.raises(BackendError, match="has not made"):
                 await stand.run(backend, job)
-            await backend.erase(job.name)
+            await backend.erase(job.name, up_to=NEWEST)
         assert (await stranger.show())["Name"] == job.name
     finally:
         await stranger.delete()
@@ -187,10 +188,10 @@ async def test_nothing_is_removed_while_the_engine_is_away(stand: Stand) -> None
     async with forwarder("/var/run/docker.sock") as way, stand.backend(engine_url=way.url) as backend:
         job = stand.job()
         await stand.run(backend, job)
-        await backend.stop(job.name, grace=AT_ONCE)
+        await backend.stop(job.name, grace=AT_ONCE, up_to=NEWEST)
         await way.cut()
         with pytest.raises(Temporary):
-            await backend.erase(job.name)
+            await backend.erase(job.name, up_to=NEWEST)
         await way.mend()
         assert await stand.names("volumes") == {job.name}
         assert [found.record.name for found in await backend.inventory()] == [job.name]

@@ -1,16 +1,19 @@
 """Fixtures of the kubernetes backend's tests: a fake cluster, a hub, and backends for it that come and go."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from mlhub_shared.contracts.identity import WorkspaceId
 from mlhub_shared.contracts.workspace import Phase, WorkspaceRecord, WorkspaceSecrets, WorkspaceSpec
 from mlhub_spawner_worker.backends.base import Exit, Job, Running
 from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend
+from mlhub_spawner_worker.backends.kubernetes.client import Kind
 from tests.support.kube import FakeCluster
 from tests.support.kube.access import Rule
 from tests.support.kube_backend import kubernetes_backend, rules
@@ -78,6 +81,23 @@ class Stand:
         """Run it to its end."""
         await self.run(backend, job)
         return await backend.wait(job.name)
+
+    async def changed_by_others(self, kind: Kind, thing: dict[str, Any]) -> None:
+        """Apply it as somebody with all rights does, at the cost of whoever has set the same."""
+        url = f"{self.cluster.url}/{kind.api}/namespaces/{self.cluster.namespace}/{kind.resource}"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.patch(
+                f"{url}/{thing['metadata']['name']}",
+                params={"fieldManager": "somebody", "force": "true"},
+                headers={
+                    "Authorization": f"Bearer {self.cluster.token()}",
+                    "Content-Type": "application/apply-patch+yaml",
+                },
+                data=json.dumps(thing),
+            ) as answer,
+        ):
+            assert answer.status < 300, await answer.text()
 
     def left(self) -> dict[str, list[str]]:
         """Everything of any workspace, by kind."""

@@ -9,6 +9,7 @@ import pytest
 from mlhub_shared.contracts.workspace import Phase
 from mlhub_shared.errors import MLHubError
 from tests.spawner_worker.kubernetes.conftest import Stand
+from tests.support.makers import NEWEST
 from tests.support.waiting import until
 
 ALICE = "ws-alice-test"
@@ -35,9 +36,9 @@ async def live_until(stand: Stand, count: int, *, is_mount_volume: bool) -> None
         async def life() -> None:
             await stand.run(backend, job)
             await backend.remember(job.record.model_copy(update={"phase": Phase.READY}))
-            await backend.stop(ALICE, grace=NOW)
+            await backend.stop(ALICE, grace=NOW, up_to=NEWEST)
             await backend.remember(job.record.model_copy(update={"phase": Phase.STOPPED, "generation": 2}))
-            await backend.erase(ALICE)
+            await backend.erase(ALICE, up_to=NEWEST)
 
         with contextlib.suppress(MLHubError):
             await life()
@@ -54,8 +55,8 @@ async def test_the_next_worker_finishes_a_start(stand: Stand, count: int, is_mou
         assert (await stand.run(backend, job)).generation == 1
         assert len(stand.cluster.objects("pods")) == 1
         assert len(stand.cluster.objects("services")) == 1
-        await backend.stop(ALICE, grace=NOW)
-        await backend.erase(ALICE)
+        await backend.stop(ALICE, grace=NOW, up_to=NEWEST)
+        await backend.erase(ALICE, up_to=NEWEST)
     await until(lambda: not stand.left())
 
 
@@ -64,7 +65,7 @@ async def test_the_next_worker_finishes_a_start(stand: Stand, count: int, is_mou
 async def test_the_next_worker_finishes_a_deletion(stand: Stand, count: int, is_mount_volume: bool) -> None:
     await live_until(stand, count, is_mount_volume=is_mount_volume)
     async with stand.backend() as backend:
-        await backend.stop(ALICE, grace=NOW)
-        await backend.erase(ALICE)
+        await backend.stop(ALICE, grace=NOW, up_to=NEWEST)
+        await backend.erase(ALICE, up_to=NEWEST)
         assert await backend.inventory() == []
     await until(lambda: not stand.left())

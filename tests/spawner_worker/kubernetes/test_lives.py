@@ -11,16 +11,22 @@ import pytest
 from mlhub_shared.contracts.workspace import Phase, Reason
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import BackendError, Exit
+from mlhub_spawner_worker.backends.kubernetes.client import POLICIES, SERVICES, Kind
 from mlhub_spawner_worker.factory import make_backend
 from mlhub_spawner_worker.settings import SpawnerWorkerSettings
 from tests.spawner_worker.kubernetes.conftest import HUB, Stand
 from tests.support.kube import FakeCluster, Script
 from tests.support.kube_backend import rules
+from tests.support.makers import NEWEST
 from tests.support.waiting import until
 
 ALICE = "ws-alice-test"
 GRACE = timedelta(seconds=1)
 MOST_WRITES = 8
+A_SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": ALICE}}
+A_SERVICE |= {"spec": {"selector": {"app": "another"}, "ports": [{"port": 80}]}}
+A_POLICY = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": ALICE}}
+A_POLICY |= {"spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}}
 
 
 async def live(stand: Stand, **spec: Any) -> None:
@@ -32,11 +38,11 @@ async def live(stand: Stand, **spec: Any) -> None:
         for _ in range(2):
             await backend.remember(job.record)
             await backend.remember(ready)
-        await backend.stop(ALICE, grace=GRACE)
+        await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
         await backend.remember(stand.record(phase=Phase.STOPPED, generation=2, spec=job.record.spec))
         await backend.remember(stand.record(phase=Phase.STOPPING, generation=3, spec=job.record.spec))
-        await backend.stop(ALICE, grace=GRACE)
-        await backend.erase(ALICE)
+        await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
+        await backend.erase(ALICE, up_to=NEWEST)
 
 
 async def test_a_whole_life_takes_few_writes_and_leaves_nothing(stand: Stand) -> None:
@@ -56,7 +62,7 @@ async def test_nothing_is_listed_while_nothing_goes_wrong(stand: Stand) -> None:
     async with stand.backend() as backend:
         stand.cluster.forget_requests()
         await stand.run(backend, stand.job())
-        await backend.stop(ALICE, grace=GRACE)
+        await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
         # Longer than a watch lasts.
         await asyncio.sleep(6)
         assert stand.cluster.reads["watch", "pods"] >= 1
@@ -67,7 +73,7 @@ async def test_a_stop_keeps_the_volume_and_the_isolation(stand: Stand) -> None:
     async with stand.backend() as backend:
         await stand.run(backend, stand.job())
         assert set(stand.left()) == {"pods", "services", "persistentvolumeclaims", "networkpolicies"}
-        await backend.stop(ALICE, grace=GRACE)
+        await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
         await until(lambda: set(stand.left()) == {"persistentvolumeclaims", "networkpolicies"})
 
 
@@ -89,7 +95,7 @@ async def test_a_new_start_has_a_service_of_its_own(stand: Stand) -> None:
     stand.cluster.collector.is_on = False
     async with stand.backend() as backend:
         await stand.run(backend, stand.job())
-        await backend.stop(ALICE, grace=GRACE)
+        await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
         await stand.run(backend, stand.job(generation=2))
         pod, service = stand.cluster.get("pods", ALICE), stand.cluster.get("services", ALICE)
         assert pod is not None
@@ -114,8 +120,43 @@ async def test_somebody_elses_things_are_left_alone(stand: Stand) -> None:
     async with stand.backend() as backend:
         with pytest.raises(BackendError, match="this hub has not made"):
             await stand.run(backend, stand.job())
-        await backend.stop(ALICE, grace=GRACE)
+        await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
         assert stand.cluster.get("pods", ALICE) is not None
+
+
+@pytest.mark.parametrize(("kind", "body"), [(SERVICES, A_SERVICE), (POLICIES, A_POLICY)], ids=["service", "policy"])
+async def test_a_name_that_somebody_else_has_taken_is_not_taken_from_them(
+    stand: Stand, kind: Kind, body: dict[str, Any]
+) -> None:
+    await stand.changed_by_others(kind, body)
+    theirs = stand.cluster.get(kind.resource, ALICE)
+    async with stand.backend() as backend:
+        with pytest.raises(BackendError, match="this hub has not made"):
+            await stand.run(backend, stand.job(is_mount_volume=False))
+        await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
+        await backend.erase(ALICE, up_to=NEWEST)
+    assert stand.cluster.get(kind.resource, ALICE) == theirs
+
+
+async def test_an_isolation_that_somebody_has_changed_is_set_right(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        [right] = stand.cluster.objects("networkpolicies")
+        await stand.changed_by_others(POLICIES, A_POLICY)
+        await stand.run(backend, stand.job(generation=2))
+        [policy] = stand.cluster.objects("networkpolicies")
+        assert policy["spec"] == right["spec"]
+
+
+async def test_an_end_that_the_cluster_refused_to_a_worker_is_not_its_own(stand: Stand) -> None:
+    async with stand.backend() as backend:
+        await stand.run(backend, stand.job())
+        waiting = asyncio.ensure_future(backend.wait(ALICE))
+        stand.cluster.faults.revoke("delete", "pods")
+        with pytest.raises(Temporary, match="may not delete pods"):
+            await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
+        stand.cluster.delete("pods", ALICE)
+        assert "deleted by somebody else" in (await asyncio.wait_for(waiting, 20)).message
 
 
 async def test_what_memory_has_ended_is_told(stand: Stand) -> None:

@@ -6,6 +6,7 @@ import weakref
 from datetime import timedelta
 
 from tests.spawner_worker.kubernetes.conftest import Stand
+from tests.support.makers import NEWEST
 from tests.support.waiting import until
 
 USERS = ("ann", "ben", "cat", "dan", "eve")
@@ -23,8 +24,8 @@ async def test_names_that_were_used_once_leave_nothing(stand: Stand) -> None:
         before = locks()
         for job in map(stand.job, USERS):
             await stand.run(backend, job)
-            await backend.stop(job.name, grace=NO_GRACE)
-            await backend.erase(job.name)
+            await backend.stop(job.name, grace=NO_GRACE, up_to=NEWEST)
+            await backend.erase(job.name, up_to=NEWEST)
         del job
         assert locks() <= before
 
@@ -36,7 +37,7 @@ async def test_a_way_into_what_another_worker_has_ended_is_forgotten(stand: Stan
         await until(lambda: backend.session(job.name) is not None)
         way = weakref.ref(backend.session(job.name))
         assert way() is backend.session(job.name), "the same for everybody who wants in"
-        await other.stop(job.name, grace=NO_GRACE)
+        await other.stop(job.name, grace=NO_GRACE, up_to=NEWEST)
         await until(lambda: backend.session(job.name) is None)
         gc.collect()
         assert way() is None

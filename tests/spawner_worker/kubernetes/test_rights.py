@@ -13,14 +13,20 @@ from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend
 from mlhub_spawner_worker.backends.kubernetes.rights import RIGHTS, Right
 from tests.spawner_worker.kubernetes.conftest import Stand
+from tests.support.kube.faults import of
 from tests.support.kube_backend import rules
+from tests.support.makers import NEWEST
 from tests.support.waiting import until
 
-ALICE, BOB = "ws-alice-test", "ws-bob-test"
+ALICE, BOB, DAVE = "ws-alice-test", "ws-bob-test", "ws-dave-test"
 NOW = timedelta(0)
 
-OWN = [right for right in RIGHTS if right.resource not in {"pods/exec", "pods/portforward"}]
-"""Those for entering a workspace are tried where it is entered."""
+OWN = [
+    right
+    for right in RIGHTS
+    if right.resource not in {"pods/exec", "pods/portforward"} and str(right) != "get services"
+]
+"""Those for entering a workspace are tried where it is entered, that one where a name is taken."""
 
 STOPS_STARTS = {
     "create pods",
@@ -39,6 +45,14 @@ KEEPS_NOBODY = {"get pods/log", "list events", "watch events", "patch pods", "pa
 """Without these all goes on, so it is for the operator, in the log; of any other one, people are told."""
 
 
+async def begin_in_vain(stand: Stand, backend: KubernetesBackend) -> None:
+    """A start that comes to its isolation, and no further."""
+    stand.cluster.faults.broken(times=1, matches=of("create", "pods"))
+    with contextlib.suppress(Temporary, TimeoutError):
+        await asyncio.wait_for(backend.prepare(stand.job("dave", is_mount_volume=False), stand.report), 5)
+    stand.cluster.faults.clear()
+
+
 async def live(stand: Stand, backend: KubernetesBackend) -> list[str]:
     """Two lives, with and without a volume; what could not be done is returned."""
     failures = []
@@ -54,10 +68,11 @@ async def live(stand: Stand, backend: KubernetesBackend) -> list[str]:
         await attempt(backend.remember(job.record.model_copy(update={"phase": Phase.READY})))
         await attempt(backend.describe(name))
     await attempt(backend.inventory())
+    await begin_in_vain(stand, backend)
     await attempt(stand.run(backend, stand.job(generation=2)))
-    for name in (ALICE, BOB):
-        await attempt(backend.stop(name, grace=NOW))
-        await attempt(backend.erase(name))
+    for name in (ALICE, BOB, DAVE):
+        await attempt(backend.stop(name, grace=NOW, up_to=NEWEST))
+        await attempt(backend.erase(name, up_to=NEWEST))
     return failures
 
 

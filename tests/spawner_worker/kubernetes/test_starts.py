@@ -15,6 +15,7 @@ from tests.support.kube import NO_ANSWER, NOT_FOUND, UNAUTHORIZED, Script
 from tests.support.kube.errors import ApiError
 from tests.support.kube.faults import of
 from tests.support.kube_backend import IMAGE, profile
+from tests.support.makers import NEWEST
 from tests.support.waiting import until
 
 ALICE = "ws-alice-test"
@@ -29,8 +30,8 @@ async def fails(stand: Stand, script: Script, **settings: Any) -> BackendError:
     async with stand.backend(**settings) as backend:
         with pytest.raises(BackendError) as error:
             await asyncio.wait_for(stand.run(backend, stand.job()), 30)
-        await backend.stop(ALICE, grace=timedelta(0))
-        await backend.erase(ALICE)
+        await backend.stop(ALICE, grace=timedelta(0), up_to=NEWEST)
+        await backend.erase(ALICE, up_to=NEWEST)
     await until(lambda: not stand.left())
     return error.value
 
@@ -157,7 +158,7 @@ async def test_a_full_quota_is_waited_for(stand: Stand) -> None:
         starting = asyncio.ensure_future(stand.run(backend, stand.job()))
         await until(lambda: stand.told("quota small"))
         assert stand.told("pods=1")
-        await backend.stop("ws-bob-test", grace=timedelta(0))
+        await backend.stop("ws-bob-test", grace=timedelta(0), up_to=NEWEST)
         await asyncio.wait_for(starting, 20)
 
 
@@ -287,7 +288,7 @@ async def test_a_name_that_a_lost_node_holds_is_told_of(stand: Stand) -> None:
         stand.cluster.kubelet.lose_node()
         await asyncio.wait_for(backend.trouble(ALICE, ""), 20)
         with pytest.raises(Temporary, match="does not answer"):
-            await backend.stop(ALICE, grace=timedelta(0))
+            await backend.stop(ALICE, grace=timedelta(0), up_to=NEWEST)
         with pytest.raises(Temporary, match="does not answer"):
             await stand.run(backend, stand.job(generation=2))
         stand.cluster.kubelet.bring_back_node()
@@ -298,13 +299,13 @@ async def test_a_volume_that_does_not_go_is_told_of(stand: Stand) -> None:
     async with stand.backend() as backend:
         await stand.run(backend, stand.job())
         stand.cluster.create("pods", user_of(ALICE))
-        await backend.stop(ALICE, grace=timedelta(0))
+        await backend.stop(ALICE, grace=timedelta(0), up_to=NEWEST)
         with pytest.raises(Temporary, match="a pod still uses it"):
-            await backend.erase(ALICE)
+            await backend.erase(ALICE, up_to=NEWEST)
         with pytest.raises(Temporary, match="a pod still uses it"):
             await stand.run(backend, stand.job(generation=2))
         stand.cluster.delete("pods", "other")
-        await backend.erase(ALICE)
+        await backend.erase(ALICE, up_to=NEWEST)
         await stand.run(backend, stand.job(generation=2))
 
 

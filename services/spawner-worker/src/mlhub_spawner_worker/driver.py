@@ -277,7 +277,8 @@ class Driver:
         """Wait for it, and end what it left behind before anybody hears of it, but not at any price."""
         exited, is_left = await self._backend.wait(self._name), False
         try:
-            await _within(_CLEARED_WITHIN, self._backend.stop(self._name, grace=timedelta(0)), "clearing away")
+            clearing = self._backend.stop(self._name, grace=timedelta(0), up_to=record.generation)
+            await _within(_CLEARED_WITHIN, clearing, "clearing away")
         except MLHubError as error:
             log.warning("workspace.left_behind", workspace=self._name, why=str(error))
             is_left = True
@@ -286,13 +287,22 @@ class Driver:
         return Exited(exited.code, exited.log_tail, exited.again, exited.reason, is_left, exited.message)
 
     async def _stop(self, record: WorkspaceRecord) -> Observation:
-        times = self._tools.times
         try:
-            tail = await _within(times.stop, self._backend.stop(self._name, grace=times.grace), "stopping")
-        except _TookTooLong as error:
+            return await self._end(record)
+        except BusUnavailable:
+            raise
+        except (Temporary, Permanent) as error:
+            # It is owed, however long that takes; people see what keeps it.
+            if record.reason not in lifecycle.FAILURES:
+                await self._put(record, f"{error}; it is tried again")
             raise Temporary(str(error)) from error
+
+    async def _end(self, record: WorkspaceRecord) -> Observation:
+        times, up_to = self._tools.times, _to_end(record)
+        stopping = self._backend.stop(self._name, grace=times.grace, up_to=up_to)
+        tail = await _within(times.stop, stopping, "stopping")
         if record.erasing:
-            await self._backend.erase(self._name)
+            await self._backend.erase(self._name, up_to=up_to)
             current = await self._store.get(self._name)
             if current is not None and current.wanted is Wanted.DELETED:
                 await forget_secrets(self._tools.bus, self._name, up_to=current.generation)
@@ -328,6 +338,13 @@ class Driver:
 
     async def _report(self, record: WorkspaceRecord, percent: int, message: str) -> None:
         self._tools.teller.mention(self._name, progress_event(record, percent, message))
+
+
+def _to_end(record: WorkspaceRecord) -> int:
+    """The newest generation that a stopping workspace may have been started for."""
+    # To start again, what is older ends, and nothing of its own generation: another worker may have started that.
+    starts_again = record.wanted is Wanted.RUNNING and record.reason is Reason.ASKED
+    return record.generation - 1 if starts_again else record.generation
 
 
 def _saying(sentence: str, of: WorkspaceRecord, record: WorkspaceRecord | None) -> WorkspaceRecord | None:

@@ -92,7 +92,7 @@ class Reconciler:
             if record is None and _may_come_back(found):
                 lost.append(found)
             elif record is not None and found.running is not None and self._siblings.owns(name):
-                await self._look_at(record, is_first=is_first)
+                await self._look_at(record, found.running.generation, is_first=is_first)
         await self._restore(lost)
         if not is_handed_over:
             await self._take_up_all(is_first=is_first)
@@ -107,14 +107,14 @@ class Reconciler:
             if self._siblings.owns(record.name):
                 await self._take_up(record, is_first=is_first)
 
-    async def _look_at(self, record: WorkspaceRecord, *, is_first: bool) -> None:
+    async def _look_at(self, record: WorkspaceRecord, runs: int, *, is_first: bool) -> None:
         if self._does_not_belong(record):
             current = await self._tools.store.get(record.name)
             if current is None or not self._does_not_belong(current):
                 return
             log.warning("reconcile.stopped", workspace=record.name, phase=record.phase, node=record.node)
             metrics.RECONCILED.labels(action="stopped").inc()
-            await self._tools.backend.stop(record.name, grace=self._tools.times.grace)
+            await self._tools.backend.stop(record.name, grace=self._tools.times.grace, up_to=runs)
         elif is_first and self._siblings.is_alone and record.phase in {Phase.STARTING, Phase.READY}:
             log.info("reconcile.adopted", workspace=record.name)
             metrics.RECONCILED.labels(action="adopted").inc()

@@ -195,10 +195,10 @@ class Workspaces:
     async def _forget(self, command: Command) -> None:
         if not isinstance(command, DeleteWorkspace):
             return
-        name = command.workspace.name
-        await self._tools.backend.stop(name, grace=self._tools.times.grace)
-        await self._tools.backend.erase(name)
-        await forget_secrets(self._bus, name, up_to=command.generation)
+        name, up_to = command.workspace.name, command.generation
+        await self._tools.backend.stop(name, grace=self._tools.times.grace, up_to=up_to)
+        await self._tools.backend.erase(name, up_to=up_to)
+        await forget_secrets(self._bus, name, up_to=up_to)
         await self._bus.emit(
             Event(
                 id=f"deleted-{command.id}",
@@ -211,7 +211,7 @@ class Workspaces:
             )
         )
         for node in (None, self._place.node):
-            await forget_command(self._bus, self._place.pool, name, node, up_to=command.generation)
+            await forget_command(self._bus, self._place.pool, name, node, up_to=up_to)
 
     def _on_change(self, name: str) -> None:
         self.line.look()

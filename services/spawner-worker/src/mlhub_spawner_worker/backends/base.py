@@ -168,11 +168,14 @@ class Backend(Protocol):
     async def trouble(self, name: str, known: str) -> str:
         """What ails one that runs all the same, in a sentence; empty: nothing. Returns once it is not `known`."""
 
-    async def stop(self, name: str, *, grace: timedelta) -> str:
-        """End it and everything that it started; politely for as long as `grace`. Returns the tail of its log."""
+    async def stop(self, name: str, *, grace: timedelta, up_to: int) -> str:
+        """End it and everything that it started; politely for as long as `grace`. Returns the tail of its log.
 
-    async def erase(self, name: str) -> None:
-        """Remove all its data. It has been stopped before."""
+        Who calls may be late, as in `start`: what was started for a generation after `up_to` is left alone.
+        """
+
+    async def erase(self, name: str, *, up_to: int) -> None:
+        """Remove all its data, but none that were made for a generation after `up_to`. It has been stopped before."""
 
     async def remember(self, record: WorkspaceRecord) -> None:
         """Keep the record beside the workspace, if that is there, for the day the bus has lost it."""

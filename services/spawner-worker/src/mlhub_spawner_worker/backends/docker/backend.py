@@ -159,13 +159,13 @@ class DockerBackend:
         """None that an engine would tell of."""
         return await no_trouble(known)
 
-    async def stop(self, name: str, *, grace: timedelta) -> str:
+    async def stop(self, name: str, *, grace: timedelta, up_to: int) -> str:
         """End and remove its container; its volume stays."""
-        return await self._alone(name, lambda: self._stop(name, grace))
+        return await self._alone(name, lambda: self._stop(name, grace, up_to))
 
-    async def erase(self, name: str) -> None:
+    async def erase(self, name: str, *, up_to: int) -> None:
         """Remove its volume, or keep it for as long as the policy says, and forget it."""
-        await self._alone(name, lambda: self._erase(name))
+        await self._alone(name, lambda: self._erase(name, up_to))
 
     async def remember(self, record: WorkspaceRecord) -> None:
         """Keep the record on disk if the workspace is known; a full disk must not stop what the record asks for."""
@@ -258,9 +258,11 @@ class DockerBackend:
             self._lives.settle_soon(life)
         return life.running
 
-    async def _stop(self, name: str, grace: timedelta) -> str:
+    async def _stop(self, name: str, grace: timedelta, up_to: int) -> str:
         shown = await self._containers.find(name)
         if shown is not None and is_ours(shown, name, self._settings.hub):
+            if shown.runs_since(up_to):
+                return ""
             await self._end(shown, grace)
         self._release_soon(await self._user_of(name))
         last = self._lives.get(name)
@@ -281,10 +283,12 @@ class DockerBackend:
                 raise Temporary("the container does not end")
         await self._containers.remove(shown.id)
 
-    async def _erase(self, name: str) -> None:
+    async def _erase(self, name: str, up_to: int) -> None:
         user = await self._user_of(name)
         shown = await self._containers.find(name)
         if shown is not None and is_ours(shown, name, self._settings.hub):
+            if shown.runs_since(up_to):
+                return
             await self._end(shown, timedelta(0))
         await self._volumes.erase(name)
         self._lives.forget(name)

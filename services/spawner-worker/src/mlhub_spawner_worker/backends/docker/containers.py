@@ -54,6 +54,10 @@ class Shown:
         generation = labels.number(self.labels, labels.GENERATION) or 1
         return Running(generation, endpoint, self.labels.get(labels.BOOT, ""), self.image_id)
 
+    def runs_since(self, generation: int) -> bool:
+        """It runs, and was started for a newer generation."""
+        return self.runs and self.running.generation > generation
+
 
 class Containers:
     """The workspaces' containers of one deployment."""

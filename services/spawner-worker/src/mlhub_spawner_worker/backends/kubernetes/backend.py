@@ -122,7 +122,7 @@ class KubernetesBackend:
     async def start(self, job: Job) -> Running:
         """Have its pod run, if it has not been prepared."""
         pod = await self._up(job, _unheard)
-        self._starting.forget(job.name)
+        self._starting.forget(job.name, up_to=job.record.generation)
         return running(pod)
 
     async def wait(self, name: str) -> Exit:
@@ -153,24 +153,26 @@ class KubernetesBackend:
                     return now
                 await changed.wait()
 
-    async def stop(self, name: str, *, grace: timedelta) -> str:
+    async def stop(self, name: str, *, grace: timedelta, up_to: int) -> str:
         """End and remove its pod; its volume stays."""
-        self._starting.forget(name)
+        self._starting.forget(name, up_to=up_to)
+
+        def goes(pod: Pod) -> bool:
+            return pod.generation <= up_to
+
         try:
-            pod, tail = await self._alone(name, lambda: self._ending.begin(name, grace=grace))
+            pod, tail = await self._alone(name, lambda: self._ending.begin(name, goes, grace=grace))
         except Stranger:
             return ""
         if pod is not None:
             await self._ending.gone(pod, grace=grace)
-        if not (await self._ending.has_volume(name) if pod is None else pod.has_volume):
-            await self._ending.isolate_no_more(name)
         end = self._pods.end(name)
         return tail or (end.exit.log_tail if end is not None else "")
 
-    async def erase(self, name: str) -> None:
+    async def erase(self, name: str, *, up_to: int) -> None:
         """Remove its volume, and all that goes with it."""
-        await self.stop(name, grace=timedelta(0))
-        await self._alone(name, lambda: self._ending.erase(name))
+        await self.stop(name, grace=timedelta(0), up_to=up_to)
+        await self._alone(name, lambda: self._ending.erase(name, up_to=up_to))
         self._keeping.forget(name)
         self._pods.forget(name)
 

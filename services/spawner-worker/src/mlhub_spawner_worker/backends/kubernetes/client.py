@@ -105,9 +105,9 @@ class KubeClient:
         """Make it; Taken if something of its name is there."""
         return await self._call(right(kind.resource, "create"), "POST", self._path(kind), body=body)
 
-    async def apply(self, kind: Kind, body: Json) -> Json:
-        """Make it, or make it so if it is there."""
-        query = [("fieldManager", _MANAGER), ("force", "true")]
+    async def apply(self, kind: Kind, body: Json, *, force: bool = False) -> Json:
+        """Make it, or make it so if it is there; Moved if somebody else has set what it says, but for `force`."""
+        query = [("fieldManager", _MANAGER), *([("force", "true")] if force else [])]
         path = self._path(kind, body["metadata"]["name"])
         return await self._call(right(kind.resource, "patch"), "PATCH", path, body=body, query=query, content=_APPLY)
 
@@ -117,11 +117,13 @@ class KubeClient:
         path = self._path(kind, name)
         await self._call(right(kind.resource, "patch"), "PATCH", path, body=body, content=_MERGE, is_named=True)
 
-    async def delete(self, kind: Kind, name: str, *, uid: str | None = None, grace: int | None = None) -> None:
-        """Begin to remove it; Missing if it is not there, Moved if something else has its name."""
+    async def delete(
+        self, kind: Kind, name: str, *, uid: str | None = None, version: str | None = None, grace: int | None = None
+    ) -> None:
+        """Begin to remove it; Missing if it is not there, Moved if it is another one, or not of that version."""
         body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        before = {"uid": uid, "resourceVersion": version}
+        body["preconditions"] = {name: value for name, value in before.items() if value is not None}
         if grace is not None:
             body["gracePeriodSeconds"] = grace
         path = self._path(kind, name)

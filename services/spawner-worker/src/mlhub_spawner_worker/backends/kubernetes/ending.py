@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -11,9 +12,9 @@ from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.errors import MLHubError, Temporary
 from mlhub_spawner_worker.backends.base import BackendError
 from mlhub_spawner_worker.backends.kubernetes import marks
-from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, Json, KubeClient
+from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, Json, Kind, KubeClient
 from mlhub_spawner_worker.backends.kubernetes.pods import Pods
-from mlhub_spawner_worker.backends.kubernetes.refusals import Forbidden, Missing
+from mlhub_spawner_worker.backends.kubernetes.refusals import Forbidden, Missing, Moved
 from mlhub_spawner_worker.backends.kubernetes.sightings import Ended, Pod, Waiting
 
 log = structlog.get_logger(__name__)
@@ -71,14 +72,6 @@ class Ending:
             raise Stranger("volume", name)
         return claim
 
-    async def has_volume(self, name: str) -> bool:
-        """Whether there is a volume of that name, ours or not."""
-        try:
-            await self._client.read(CLAIMS, name)
-        except Missing:
-            return False
-        return True
-
     async def tail(self, pod: Pod) -> str:
         """The last lines of the log that tells most; empty where there is none to be had."""
         if isinstance(pod.sighting, Waiting) or pod.trouble:
@@ -93,10 +86,10 @@ class Ending:
             return words
         return text[-_TAIL_BYTES:].partition("\n")[2] if len(text) > _TAIL_BYTES else text or words
 
-    async def begin(self, name: str, *, grace: timedelta) -> tuple[Pod | None, str]:
-        """Tell its pod to end, if there is one. Returns it, and the tail of its log."""
+    async def begin(self, name: str, goes: Callable[[Pod], bool], *, grace: timedelta) -> tuple[Pod | None, str]:
+        """Tell its pod to end, if there is one that `goes`. Returns it, and the tail of its log."""
         pod = await self.find(name)
-        if pod is None:
+        if pod is None or not goes(pod):
             return None, ""
         tail = await self.tail(pod)
         self._pods.deletes(pod.uid)
@@ -106,6 +99,9 @@ class Ending:
                 await self._client.delete(PODS, name, uid=pod.uid, grace=seconds)
             except Missing:
                 self._pods.gone(pod)
+            except (BackendError, Forbidden, Moved):
+                self._pods.could_not_delete(pod.uid)
+                raise
         return pod, tail
 
     async def gone(self, pod: Pod, *, grace: timedelta) -> None:
@@ -127,19 +123,33 @@ class Ending:
                     # Whoever would tell may be away.
                     await self.find(pod.name)
 
-    async def isolate_no_more(self, name: str) -> None:
-        """Remove what isolated a workspace without a volume; where there is one, it goes with that."""
-        try:
-            await self._client.delete(POLICIES, name)
-        except Missing:
-            return
-
-    async def erase(self, name: str) -> None:
+    async def erase(self, name: str, *, up_to: int) -> None:
         """Remove its volume, and wait until it is gone: a pod on one that is going would never run."""
         claim = await self.find_volume(name)
         if claim is None:
+            await self._isolate_no_more(name, up_to)
+        elif marks.generation_of(claim) <= up_to:
+            await self._remove(claim)
+
+    async def is_ours(self, kind: Kind, name: str) -> bool:
+        """Whether this hub has made what has the name; nothing is as good as ours."""
+        try:
+            return bool(marks.carried(await self._client.read(kind, name)))
+        except Missing:
+            return True
+
+    async def _isolate_no_more(self, name: str, up_to: int) -> None:
+        """Remove the isolation of a start that came no further: any other one goes with its volume or pod."""
+        try:
+            policy = await self._client.read(POLICIES, name)
+            is_left = marks.carried(policy) and not policy["metadata"].get("ownerReferences")
+            if is_left and marks.generation_of(policy) <= up_to:
+                await self._client.delete(POLICIES, name, version=policy["metadata"]["resourceVersion"])
+        except Missing:
             return
-        uid = claim["metadata"]["uid"]
+
+    async def _remove(self, claim: Json) -> None:
+        name, uid = claim["metadata"]["name"], claim["metadata"]["uid"]
         deadline, backoff = time.monotonic() + self._within, Backoff(first=0.05, most=1)
         if "deletionTimestamp" not in claim["metadata"]:
             try:

@@ -6,15 +6,17 @@ from mlhub_shared.contracts.policy import Profile
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import BackendError, Job
 from mlhub_spawner_worker.backends.kubernetes import body, objects
-from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, SERVICES, KubeClient
+from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, SERVICES, Kind, KubeClient
 from mlhub_spawner_worker.backends.kubernetes.configuration import KubernetesSettings
-from mlhub_spawner_worker.backends.kubernetes.ending import Ending, why_kept
+from mlhub_spawner_worker.backends.kubernetes.ending import Ending, Stranger, why_kept
 from mlhub_spawner_worker.backends.kubernetes.pods import Pods
-from mlhub_spawner_worker.backends.kubernetes.refusals import NoRoom, Taken
+from mlhub_spawner_worker.backends.kubernetes.refusals import Moved, NoRoom, Taken
 from mlhub_spawner_worker.backends.kubernetes.sightings import Ended, Pod
 
 _TRIES = 3
 """A pod that has the name may have to go first, and another worker may be at it too."""
+
+_CALLED = {POLICIES: "network policy", SERVICES: "service"}
 
 
 class Making:
@@ -48,11 +50,33 @@ class Making:
             settings.closed_to,
             settings.dns,
         )
-        await self._client.apply(POLICIES, objects.policy(job.record, around, volume=volume))
-        pod = await self._pod(job, wanted)
-        await self._client.apply(SERVICES, objects.service(job.record, profile, pod=pod.uid))
+        pod = await self._isolated(job, wanted, around, volume)
+        await self._apply(SERVICES, objects.service(job.record, profile, pod=pod.uid))
         self._complete[job.name] = pod.uid
         return pod
+
+    async def _isolated(self, job: Job, wanted: objects.Json, around: objects.Around, volume: str | None) -> Pod:
+        """Its pod, with its isolation there first. That goes with the volume; without one, with the pod."""
+        known = self._pods.get(job.name)
+        owner = known.uid if known is not None and _is_for(known, job) else None
+        policy = await self._apply(POLICIES, objects.policy(job.record, around, volume=volume, pod=owner))
+        pod = await self._pod(job, wanted)
+        if volume is None and pod.uid != owner:
+            owned = objects.policy(job.record, around, pod=pod.uid)
+            # Whoever comes late must not tie the isolation of a newer pod to one that is gone.
+            owned["metadata"]["resourceVersion"] = policy["metadata"]["resourceVersion"]
+            await self._apply(POLICIES, owned)
+        return pod
+
+    async def _apply(self, kind: Kind, thing: objects.Json) -> objects.Json:
+        """Have it so, whoever has changed it since, but only if it is ours."""
+        try:
+            return await self._client.apply(kind, thing)
+        except Moved:
+            name = thing["metadata"]["name"]
+            if not await self._ending.is_ours(kind, name):
+                raise Stranger(_CALLED[kind], name) from None
+        return await self._client.apply(kind, thing, force=True)
 
     async def _volume(self, job: Job, profile: Profile) -> str | None:
         """Its uid; None if it needs none."""
@@ -80,7 +104,7 @@ class Making:
                 return found
             if found.generation > job.record.generation:
                 raise Temporary("Another worker has started it anew meanwhile")
-            await self._ending.begin(job.name, grace=timedelta(0))
+            await self._ending.begin(job.name, lambda pod: _is_in_the_way(pod, job), grace=timedelta(0))
             await self._ending.gone(found, grace=timedelta(seconds=1))
         raise Temporary("something else takes the pod's name again and again")
 
@@ -104,6 +128,10 @@ class Making:
         if profile is None:
             raise BackendError(f"The profile {wanted} is not there any more; please choose another one.")
         return profile
+
+
+def _is_in_the_way(pod: Pod, job: Job) -> bool:
+    return pod.generation <= job.record.generation and not _is_for(pod, job)
 
 
 def _is_for(pod: Pod, job: Job) -> bool:

@@ -17,6 +17,7 @@ from mlhub_spawner_worker.backends.restoring import (
     SERVER,
     SPEC,
     USER,
+    number,
     workspace_of,
 )
 
@@ -54,19 +55,31 @@ def selector(hub: str) -> str:
 
 
 def whose(record: WorkspaceRecord) -> dict[str, str]:
-    """Annotations of everything of a workspace: enough to rebuild the record of one that does not run."""
-    return {USER: record.workspace.user, SERVER: record.workspace.server, BASE_URL: record.base_url}
+    """Annotations of everything of a workspace: enough to rebuild the record of one that does not run.
+
+    The generation is the one that a thing was made for: a volume goes on to serve newer ones.
+    """
+    return {
+        USER: record.workspace.user,
+        SERVER: record.workspace.server,
+        GENERATION: str(record.generation),
+        BASE_URL: record.base_url,
+    }
 
 
 def of_pod(record: WorkspaceRecord, *, port: int, home: str) -> dict[str, str]:
     """Annotations of a pod: enough to rebuild its record. No secret."""
     return whose(record) | {
-        GENERATION: str(record.generation),
         SPEC: record.spec.model_dump_json(exclude_defaults=True),
         POOL: record.pool,
         PORT: str(port),
         HOME: home,
     }
+
+
+def generation_of(thing: dict[str, Any]) -> int:
+    """The one that it was made for; 0 where it does not say."""
+    return number((thing.get("metadata") or {}).get("annotations") or {}, GENERATION)
 
 
 def carried(thing: dict[str, Any]) -> dict[str, str]:

@@ -64,6 +64,10 @@ class Pods:
         """The worker itself is about to delete it."""
         self._ending.add(uid)
 
+    def could_not_delete(self, uid: str) -> None:
+        """The cluster would not have it: whatever ends it now, it was not the worker."""
+        self._ending.discard(uid)
+
     def ended(self, pod: Pod, *, is_gone: bool = False) -> Exit | None:
         """How it ended; None: it has not."""
         return exits.exit_of(pod, is_gone=is_gone, is_ours=pod.uid in self._ending)

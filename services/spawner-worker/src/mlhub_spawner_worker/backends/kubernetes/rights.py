@@ -35,6 +35,7 @@ RIGHTS = (
     Right(_CORE, "events", "list", "tell how far a start is"),
     Right(_CORE, "events", "watch", "tell how far a start is"),
     Right(_CORE, "services", "create", "give a workspace a name in the DNS"),
+    Right(_CORE, "services", "get", "tell its own services from others"),
     Right(_CORE, "services", "patch", "give a workspace a name in the DNS"),
     Right(_CORE, "persistentvolumeclaims", "create", "make a volume"),
     Right(_CORE, "persistentvolumeclaims", "get", "tell its own volumes from others"),
@@ -42,6 +43,7 @@ RIGHTS = (
     Right(_CORE, "persistentvolumeclaims", "patch", "keep a record beside its volume"),
     Right(_CORE, "persistentvolumeclaims", "delete", "delete a workspace"),
     Right(_NETWORKING, "networkpolicies", "create", "isolate a workspace"),
+    Right(_NETWORKING, "networkpolicies", "get", "tell its own policies from others"),
     Right(_NETWORKING, "networkpolicies", "patch", "isolate a workspace"),
     Right(_NETWORKING, "networkpolicies", "delete", "clear away a workspace without a volume"),
 )

@@ -39,9 +39,10 @@ class Starting:
         self._deadlines: dict[str, tuple[int, float]] = {}
         """Of starts under way, by name: their generation, and when patience is over."""
 
-    def forget(self, name: str) -> None:
-        """It is not about to start any more."""
-        self._deadlines.pop(name, None)
+    def forget(self, name: str, *, up_to: int) -> None:
+        """No generation until that one is about to start any more."""
+        if self._deadlines.get(name, (0, 0.0))[0] <= up_to:
+            self._deadlines.pop(name, None)
 
     async def made(self, job: Job, make: Callable[[], Awaitable[Pod]], report: Report) -> Pod:
         """Its pod, as soon as the namespace has room for it."""

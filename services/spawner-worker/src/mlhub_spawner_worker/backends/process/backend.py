@@ -128,17 +128,16 @@ class ProcessBackend:
         """None that a process would tell of."""
         return await no_trouble(known)
 
-    async def stop(self, name: str, *, grace: timedelta) -> str:
+    async def stop(self, name: str, *, grace: timedelta, up_to: int) -> str:
         """End its group, then whatever else carries its marker or is in its cgroup."""
-        return await self._alone(name, lambda: self._stop(name, grace))
+        return await self._alone(name, lambda: self._stop(name, grace, up_to))
 
-    async def erase(self, name: str) -> None:
+    async def erase(self, name: str, *, up_to: int) -> None:
         """Remove its folder."""
         try:
-            await self._alone(name, lambda: asyncio.to_thread(self._folders.erase, name))
+            await self._alone(name, lambda: self._erase(name, up_to))
         except OSError as error:
             raise Temporary(f"its directory can't be removed now: {error.strerror}") from error
-        self._ends.pop(name, None)
 
     async def remember(self, record: WorkspaceRecord) -> None:
         """Keep the record in its folder, if there is one; a full disk must not stop what the record asks for."""
@@ -194,7 +193,7 @@ class ProcessBackend:
         running = self._running(job.name)
         if running is not None and running.generation == job.record.generation:
             return running
-        await self._stop(job.name, timedelta(0))
+        await self._end(job.name, timedelta(0))
         self._ends.pop(job.name, None)
         state = await asyncio.to_thread(self._launch, job, {child.state.port for child in self._children.values()})
         child = Child.adopt(state)
@@ -205,12 +204,25 @@ class ProcessBackend:
         self._children[job.name] = child
         return _running(state)
 
-    async def _stop(self, name: str, grace: timedelta) -> str:
+    async def _stop(self, name: str, grace: timedelta, up_to: int) -> str:
+        return "" if self._runs_since(name, up_to) else await self._end(name, grace)
+
+    async def _end(self, name: str, grace: timedelta) -> str:
         if (child := self._children.get(name)) is not None:
             await child.end(grace=grace)
             await self._end_of(name, child)
         await asyncio.to_thread(self._kill_all, name)
         return await self._tail(name)
+
+    async def _erase(self, name: str, up_to: int) -> None:
+        if not self._runs_since(name, up_to):
+            await asyncio.to_thread(self._folders.erase, name)
+            self._ends.pop(name, None)
+
+    def _runs_since(self, name: str, generation: int) -> bool:
+        """It was started for a newer one."""
+        running = self._running(name)
+        return running is not None and running.generation > generation
 
     async def _end_of(self, name: str, child: Child) -> Exit:
         if self._children.get(name) is child:
