@@ -1,4 +1,4 @@
-"""A cluster that has a bus already: the chart does not empty it unasked."""
+"""A cluster that has a bus already: the chart takes no other in its place unasked."""
 
 import json
 import threading
@@ -75,8 +75,10 @@ def upgrade() -> Iterator[Upgrade]:
 
 
 @pytest.mark.parametrize(("there", "wanted"), [(1, 3), (3, 1)])
-def test_a_change_that_empties_the_bus_is_refused(upgrade: Upgrade, there: int, wanted: int) -> None:
-    assert f"nats.replicas: a change from {there} to {wanted} empties the bus" in upgrade(there, {"replicas": wanted})
+def test_a_change_after_which_the_bus_begins_empty_is_refused(upgrade: Upgrade, there: int, wanted: int) -> None:
+    assert f"nats.replicas: after a change from {there} to {wanted}, the bus begins empty" in upgrade(
+        there, {"replicas": wanted}
+    )
     assert upgrade(there, {"replicas": wanted, "storeMayBeLost": True}) == ""
 
 

@@ -41,13 +41,13 @@ class Server:
         self.client, self.monitor = ports["4222"][number], ports["8222"][number]
 
     def write(self, files: dict[str, str]) -> None:
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             for port, numbers in self.ports.items():
                 text = text.replace(f"port: {port}", f"port: {numbers[self.number]}")
                 for other, number in enumerate(numbers):
                     text = text.replace(f"nats-{other}.nats:{port}", f"127.0.0.1:{number}")
-            (self.folder / name).write_text(text.replace('"/data"', f'"{self.folder / "data"}"'))
+            (self.folder / name).write_text(text.replace('"/data', f'"{self.folder / "data"}'))
 
     def is_healthy(self) -> bool:
         try:

@@ -1,8 +1,9 @@
-"""From one server to three, which keep nothing of what it has: that goes along by a backup."""
+"""From one server to three, which keep nothing of what it has: that goes along by a backup, and stays where it was."""
 
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.support.ports import free_port
 from tests.support.waiting import until
 
 WITHIN = 20
+STREAMS = [config.name for config in streams(Subjects("test")) if config.name]
 
 
 @dataclass(frozen=True)
@@ -66,45 +68,66 @@ async def _ask(client: Client, what: str, **request: Any) -> dict[str, Any]:
     return found
 
 
+class House:
+    """Where the servers' volumes are: those of an overlay find what those of another have left there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextlib.asynccontextmanager
+    async def servers(self, overlay: str) -> AsyncIterator[tuple[Client, BusSettings]]:
+        """As many as the overlay has; whoever opens the bus makes what is missing there."""
+        files = configuration(overlay, self._folder / f"made-{free_port()}")
+        number = {"single": 1, "production": 3}[overlay]
+        ports = {port: [free_port() for _ in range(number)] for port in ("4222", "6222", "8222")}
+        servers = [Server(self._folder / str(each), each, ports) for each in range(number)]
+        for server in servers:
+            server.write(files)
+        urls = [f"nats://127.0.0.1:{server.client}" for server in servers]
+        password = files["password"]
+        async with running(servers):
+            await until(lambda: all(server.is_healthy() for server in servers))
+            client = await nats.connect(urls, user="mlhub", password=password)
+            try:
+                yield (
+                    client,
+                    BusSettings(
+                        url=",".join(urls), hub="test", service="hub", user="mlhub", password=password, replicas=number
+                    ),
+                )
+            finally:
+                await client.close()
+
+
+async def marks(settings: BusSettings, new: str = "") -> set[str]:
+    """What is there of what was written, with one more."""
+    bus = await Bus.open(settings)
+    try:
+        if new:
+            await bus.nodes.put(new, NodeMark(draining=True))
+        return {key for key in ("first", "second") if await bus.nodes.get(key)}
+    finally:
+        await bus.close()
+
+
 async def test_the_bus_moves_from_one_server_to_three_by_a_backup(tmp_path: Path) -> None:
-    names = [config.name for config in streams(Subjects("test")) if config.name]
-    backups = await _of_one_server(tmp_path, names)
-    files = configuration("production", tmp_path / "made")
-    login = {"user": "mlhub", "password": files["password"]}
-    ports = {port: [free_port() for _ in range(3)] for port in ("4222", "6222", "8222")}
-    servers = [Server(tmp_path / str(number), number, ports) for number in range(3)]
-    for server in servers:
-        server.write(files)
-    urls = [f"nats://127.0.0.1:{server.client}" for server in servers]
-    async with running(servers):
-        await until(lambda: all(server.is_healthy() for server in servers))
-        client = await nats.connect(urls, **login)
+    house = House(tmp_path)
+    async with house.servers("single") as (client, settings):
+        await marks(settings, "first")
+        backups = [await Backup.of(client, name) for name in STREAMS]
+    async with house.servers("production") as (client, settings):
         for backup in backups:
             await backup.restore(client)
-        bus = await Bus.open(BusSettings(url=",".join(urls), hub="test", service="hub", replicas=3, **login))
-        try:
-            assert (entry := await bus.nodes.get("before")) is not None
-            assert entry.value.draining
-            copies = {name: (await client.jetstream().stream_info(name)).config.num_replicas for name in names}
-            assert set(copies.values()) == {3}
-        finally:
-            await bus.close()
-            await client.close()
+        assert await marks(settings) == {"first"}
+        found = [await client.jetstream().stream_info(name) for name in STREAMS]
+        assert {stream.config.num_replicas for stream in found} == {3}
 
 
-async def _of_one_server(folder: Path, names: list[str]) -> list[Backup]:
-    """Of each stream, made when nobody uses it any more."""
-    files = configuration("single", folder / "made-alone")
-    server = Server(folder / "alone", 0, {port: [free_port()] for port in ("4222", "8222")})
-    server.write(files)
-    url, password = f"nats://127.0.0.1:{server.client}", files["password"]
-    async with running([server]):
-        await until(server.is_healthy)
-        bus = await Bus.open(BusSettings(url=url, hub="test", service="hub", user="mlhub", password=password))
-        await bus.nodes.put("before", NodeMark(draining=True))
-        await bus.close()
-        client = await nats.connect(url, user="mlhub", password=password)
-        try:
-            return [await Backup.of(client, name) for name in names]
-        finally:
-            await client.close()
+async def test_three_servers_let_the_store_be_that_one_had(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    async with house.servers("single") as (_, settings):
+        assert await marks(settings, "first") == {"first"}
+    async with house.servers("production") as (_, settings):
+        assert await marks(settings, "second") == {"second"}
+    async with house.servers("single") as (_, settings):
+        assert await marks(settings) == {"first"}

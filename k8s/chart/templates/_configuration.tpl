@@ -99,7 +99,7 @@
       (eq $values.workspaces.namespace .root.Release.Namespace)
     "sshGateway.host: needed with an ingress, which passes no SSH: a name for the address of the Service ssh-gateway"
       (and $values.ingress.enabled $ssh.service.type (ne $ssh.service.type "ClusterIP") (not $ssh.host))
-    (printf "nats.replicas: a change from %d to %d empties the bus; k8s/README.md tells how to take its contents along, nats.storeMayBeLost: true goes without" (int $servers) (int $values.nats.replicas))
+    (printf "nats.replicas: after a change from %d to %d, the bus begins empty; k8s/README.md tells how to take its contents along, nats.storeMayBeLost: true goes without" (int $servers) (int $values.nats.replicas))
       (and (ne (int $servers) (int $values.nats.replicas)) (not $values.nats.storeMayBeLost))
     "certManager.enabled: needs proxy.https.hosts" (and $values.certManager.enabled (not $https.hosts))
     "publicUrl: must begin with https:// where proxy.https is on" (and $type (hasPrefix "http://" (toString $values.publicUrl)))

@@ -90,7 +90,7 @@ port: 4222
 http_port: 8222
 max_payload: 1048576
 # What is acknowledged is on the disk.
-jetstream { store_dir: "/data", sync_interval: always }
+jetstream { store_dir: {{ ternary "/data/cluster" "/data" (gt (int .root.Values.nats.replicas) 1) | quote }}, sync_interval: always }
 include "auth.conf"
 {{- if gt (int .root.Values.nats.replicas) 1 }}
 cluster {
