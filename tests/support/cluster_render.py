@@ -8,10 +8,12 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 
 from tests.support.kube.sandbox import expanded
 from tests.support.manifests.objects import Obj, Objs, Workload, find, of_kind
+from tests.support.manifests.pod_rules import quantity
 
 Files = Mapping[str, str]
 
@@ -112,12 +114,20 @@ class Place:
         source = one["valueFrom"]
         if "configMapKeyRef" in source:
             return self.deployed.config_map(source["configMapKeyRef"]["name"])[source["configMapKeyRef"]["key"]]
+        if "resourceFieldRef" in source:
+            return self._resource(source["resourceFieldRef"])
         known = {
             "metadata.name": self.name,
             "metadata.namespace": self.deployed.namespace,
             "status.podIP": self.address,
         }
         return known[source["fieldRef"]["fieldPath"]]
+
+    def _resource(self, reference: Obj) -> str:
+        """How much of something the container asks for or may use, in parts of the divisor."""
+        kind, _, resource = reference["resource"].partition(".")
+        amount = quantity(self._container["resources"][kind][resource])
+        return str(ceil(amount / quantity(reference.get("divisor", "1"))))
 
     def _volumes(self) -> dict[str, Path]:
         """Their folders, made and filled."""
@@ -158,5 +168,5 @@ class Place:
         if not file.endswith(".conf"):
             return text
         data = self.deployed.folder / "claims" / f"data-{self.name}"
-        text = _PORTS_OF_NATS.sub(rf'\1host: "{self.address}"\n\1port:', text.replace('"/data"', f'"{data}"'))
+        text = _PORTS_OF_NATS.sub(rf'\1host: "{self.address}"\n\1port:', text.replace('"/data', f'"{data}'))
         return self.deployed.addresses.named(text)
