@@ -96,7 +96,7 @@ class Automaton:
     def _one(self, hub: HubClient, server: str) -> None:
         path = f"/users/{self.user}/servers/{server}"
         # 400: it was asked for, but the answer was lost.
-        self._ask(hub, "POST", path, {201, 202, 400}, {"env": {"FAKE_DELAY": "1"}})
+        self._ask(hub, "POST", path, {201, 202, 400}, {"env": {"FAKE_DELAY": "0.5"}})
         self._until(server, "ready", lambda: self._server(hub, server).get("ready"))
         self._ask(hub, "DELETE", path, {202, 204}, None)
         self._until(server, "stopped", lambda: not self._server(hub, server))

@@ -204,9 +204,12 @@ class ClusterStack:
             session.close()
 
     def _of_this_machine(self, service: str, name: str) -> dict[str, str]:
-        """A pod's host name is its own, and its service account is mounted; here, the services are told."""
+        """What a process of this machine is told, and a pod need not be."""
         prefix = f"MLHUB_{service.replace('-', '_').upper()}"
         known = {f"{prefix}_REPLICA": name}
+        if service == "proxy":
+            # What stays open is waited for to the end of it, and no request of a test takes as long.
+            known[f"{prefix}_SHUTDOWN_GRACE"] = "10"
         if service == "spawner-worker":
             # Proxies call from this machine's own address, not from their own.
             known |= {f"{prefix}_KUBECONFIG": str(self._kubeconfig), f"{prefix}_PUBLISH_TO": "localhost"}

@@ -89,9 +89,11 @@ async def crowd(stack: ClusterStack, ssh: OpenSsh) -> AsyncIterator[Crowd]:
     """At work, and each of them has seen something work already."""
     stack.started.clear()
     crowd = Crowd(stack, ssh)
-    await until(lambda: crowd.visitor.asked > 3 and all(one.done for one in crowd.automata))
-    yield crowd
-    await crowd.aclose()
+    try:
+        await until(lambda: crowd.visitor.asked > 3 and all(one.done for one in crowd.automata))
+        yield crowd
+    finally:
+        await crowd.aclose()  # whatever happens: the run would wait for its threads for ever
 
 
 async def talks(crowd: Crowd, life: AsyncExitStack) -> list[Talk]:
