@@ -334,7 +334,7 @@ def _image_refused(image: str, policy: Policy) -> str:
 
 def _at_most(field: str, value: float | None, most: float | None, in_words: Callable[[float], str]) -> None:
     if value is not None and most is not None and value > most:
-        raise OptionsError(field, f"must be at most {in_words(most)}")
+        raise OptionsError(field, f"must be at most {in_words(most)}" if most else "there are none to be had here")
 
 
 def _least(*values: float | None) -> float | None:
