@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,8 +16,10 @@ from mlhub_spawner_worker.backends.kubernetes.rights import RIGHTS, Right
 from tests.spawner_worker.kubernetes.conftest import Stand
 from tests.support.kube.faults import of
 from tests.support.kube_backend import rules
-from tests.support.makers import NEWEST
+from tests.support.makers import NEWEST, delete, spawn
+from tests.support.nats_server import NatsServer
 from tests.support.waiting import until
+from tests.support.workers import People, working
 
 ALICE, BOB, DAVE = "ws-alice-test", "ws-bob-test", "ws-dave-test"
 NOW = timedelta(0)
@@ -101,3 +104,19 @@ async def test_a_verb_that_is_missing_is_named_and_the_rest_goes_on(
     assert [text for text in told if f"may not {right} in the namespace {stand.cluster.namespace}" in text]
     assert not [text for text in said + logged if "may not" in text and f"may not {right}" not in text]
     assert started is (str(right) not in STOPS_STARTS)
+
+
+@pytest.mark.parametrize("resource", ["pods", "persistentvolumeclaims"])
+async def test_a_deletion_without_its_verb_says_so_on_the_record_and_goes_on_with_it(
+    stand: Stand, nats_server: NatsServer, tmp_path: Path, people: People, resource: str
+) -> None:
+    async with working(nats_server, tmp_path / "w", stand.made(), node="kubernetes"):
+        await people.send(spawn(generation=10))
+        await people.reaches(ALICE, Phase.READY)
+        stand.cluster.faults.revoke("delete", resource)
+        await people.send(delete(generation=20), node="kubernetes")
+        record = await people.reaches(ALICE, lambda r: r is not None and f"may not delete {resource}" in r.message)
+        assert record.phase is Phase.STOPPING
+        stand.cluster.faults.grant("delete", resource)
+        await people.vanishes(ALICE)
+    await until(lambda: not stand.left())
