@@ -129,6 +129,21 @@ async def test_a_worker_that_comes_late_takes_no_newer_generation_s_place(backen
     assert await running(backend) == {ALICE: 2}
 
 
+async def test_a_worker_that_comes_late_ends_and_erases_nothing_newer(backend: Backend) -> None:
+    await backend.prepare(job(generation=5), report)
+    await backend.start(job(generation=5))
+    await backend.stop(ALICE, grace=GRACE, up_to=6)
+    await backend.erase(ALICE, up_to=6)
+    await backend.prepare(job(generation=7), report)
+    started = await backend.start(job(generation=7))
+    there = await backend.resources()
+    await backend.stop(ALICE, grace=GRACE, up_to=6)
+    await backend.erase(ALICE, up_to=6)
+    assert await running(backend) == {ALICE: 7}
+    assert await backend.resources() == there
+    assert await backend.start(job(generation=7)) == started
+
+
 async def test_stopping_and_erasing_what_is_not_there_is_no_error(backend: Backend) -> None:
     for _ in range(2):
         await backend.stop(ALICE, grace=GRACE, up_to=NEWEST)
