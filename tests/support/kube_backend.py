@@ -108,7 +108,7 @@ async def _cleared(client: KubeClient, hub: str, within: float) -> list[str]:
 
 
 async def _of_hub(client: KubeClient, kind: Kind, hub: str) -> list[Json]:
-    return (await client.all(kind, labels=marks.selector(hub)))[0]
+    return [thing async for page in client.pages(kind, labels=marks.selector(hub)) for thing in page.items]
 
 
 async def _remove(client: KubeClient, kind: Kind, name: str) -> None:

@@ -13,6 +13,6 @@ async def test_calls_need_no_threads(tmp_path: Path) -> None:
         client = KubeClient(kubeconfig=cluster.kubeconfig(tmp_path / "config"), namespace=None)
         await client.open()
         before = threading.active_count()
-        await asyncio.gather(*(client.all(PODS) for _ in range(20)))
+        await asyncio.gather(*(client.version(PODS) for _ in range(20)))
         assert threading.active_count() == before
         await client.aclose()

@@ -1,8 +1,7 @@
 """What the cluster keeps of workspaces for the day that everybody else has lost it."""
 
-import asyncio
 import hashlib
-from typing import Any
+from collections.abc import AsyncIterator
 
 import structlog
 from pydantic import ValidationError
@@ -67,56 +66,61 @@ class Keeping:
 
     async def inventory(self) -> list[Found]:
         """Everything that runs or is kept."""
-        pods, claims = await self._all()
-        found = []
-        for name in sorted(pods.keys() | claims.keys()):
-            pod = seen(pods[name]) if name in pods else None
-            record = self._record(pod, pods.get(name), claims.get(name))
-            if record is not None:
-                found.append(Found(record, running(pod) if pod is not None and pod.is_alive else None))
-        return found
+        # Volumes first: most have no pod, so all that is held of them is the answer itself.
+        kept, found = dict[str, WorkspaceRecord](), dict[str, Found]()
+        async for claim in self._things(CLAIMS):
+            name = claim["metadata"]["name"]
+            if (record := self._remembered(claim)) is not None:
+                kept[name] = record
+            if (record := record or self._rebuilt(claim, runs=False)) is not None:
+                found[name] = Found(record, None)
+        async for thing in self._things(PODS):
+            if (pod := seen(thing)) is None:
+                continue
+            record = _of(pod, kept.get(pod.name)) or _of(pod, self._remembered(thing))
+            if (record := record or self._rebuilt(thing, runs=pod.is_alive)) is not None:
+                found[pod.name] = Found(record, running(pod) if pod.is_alive else None)
+        return [found[name] for name in sorted(found)]
 
     async def resources(self) -> list[Resource]:
         """Pods and volumes; what else there is goes with them."""
-        pods, claims = await self._all()
         return [
-            Resource(kind=kind, name=name, workspace=restoring.workspace_of(marks.carried(thing), self._hub))
-            for kind, things in (("pod", pods), ("volume", claims))
-            for name, thing in sorted(things.items())
+            Resource(
+                kind=kind,
+                name=thing["metadata"]["name"],
+                workspace=restoring.workspace_of(marks.carried(thing), self._hub),
+            )
+            for kind, things in (("pod", PODS), ("volume", CLAIMS))
+            async for thing in self._things(things)
         ]
 
-    async def _all(self) -> tuple[dict[str, Json], dict[str, Json]]:
-        wanted = marks.selector(self._hub)
-        pods, claims = await asyncio.gather(
-            self._client.all(PODS, labels=wanted), self._client.all(CLAIMS, labels=wanted)
-        )
-        return _by_name(pods[0]), _by_name(claims[0])
+    async def _things(self, kind: Kind) -> AsyncIterator[Json]:
+        """All that are somebody's, by name, and never more than a page of them at once."""
+        async for page in self._client.pages(kind, labels=marks.selector(self._hub)):
+            for thing in page.items:
+                if marks.carried(thing):
+                    yield thing
 
-    def _record(self, pod: Pod | None, of_pod: Json | None, of_claim: Json | None) -> WorkspaceRecord | None:
-        """As it was last remembered, unless the pod is newer than that."""
-        texts = [thing["metadata"]["annotations"].get(marks.RECORD) for thing in (of_claim, of_pod) if thing]
-        for text in texts:
-            kept = _parsed(text) if text else None
-            if text and kept is not None and (pod is None or kept.generation >= pod.generation):
-                self._kept[kept.name] = _digest(text)
-                return kept
-        thing = of_pod or of_claim
-        if thing is None:
+    def _remembered(self, thing: Json) -> WorkspaceRecord | None:
+        """The record that was put on it."""
+        text = thing["metadata"]["annotations"].get(marks.RECORD)
+        try:
+            record = WorkspaceRecord.model_validate_json(text) if text else None
+        except ValidationError:
             return None
+        if record is not None:
+            self._kept[record.name] = _digest(text)
+        return record
+
+    def _rebuilt(self, thing: Json, *, runs: bool) -> WorkspaceRecord | None:
+        """As much of a record as it tells of by itself."""
         made = restoring.moment(thing["metadata"].get("creationTimestamp", ""))
-        is_alive = pod is not None and pod.is_alive
-        return restoring.record_of(marks.carried(thing), self._hub, made=made, runs=is_alive)
+        return restoring.record_of(marks.carried(thing), self._hub, made=made, runs=runs)
 
 
-def _by_name(things: list[dict[str, Any]]) -> dict[str, Json]:
-    return {thing["metadata"]["name"]: thing for thing in things if marks.carried(thing)}
-
-
-def _parsed(text: str) -> WorkspaceRecord | None:
-    try:
-        return WorkspaceRecord.model_validate_json(text)
-    except ValidationError:
-        return None
+def _of(pod: Pod, record: WorkspaceRecord | None) -> WorkspaceRecord | None:
+    """It, unless the pod is newer."""
+    return record if record is not None and record.generation >= pod.generation else None
 
 
 def _digest(text: str) -> bytes:

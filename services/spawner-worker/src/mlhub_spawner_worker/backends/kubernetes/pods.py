@@ -4,15 +4,19 @@ import asyncio
 import contextlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import structlog
 
 from mlhub_spawner_worker.backends.base import Exit
 from mlhub_spawner_worker.backends.kubernetes import exits
 from mlhub_spawner_worker.backends.kubernetes.client import PODS, Json, KubeClient
 from mlhub_spawner_worker.backends.kubernetes.sightings import Pod, seen, version_of
 
+log = structlog.get_logger(__name__)
+
 _MOST_ENDS = 1000
-"""Ends that are remembered; whoever waits for one hears of it at once."""
+"""Ends that are remembered, beside those that somebody waits for."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Pods:
         """`left` is told the name of each pod that is gone."""
         self._client, self._selector, self._left = client, selector, left
         self._pods: dict[str, Pod] = {}
-        self._ends: OrderedDict[str, End] = OrderedDict()
+        self._ends: dict[str, End] = {}
+        self._aging: OrderedDict[str, None] = OrderedDict()
+        """Names with an end that nobody waits for: the first goes first."""
         self._ending: set[str] = set()
         """Uids of those that the worker itself has deleted."""
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -48,12 +54,14 @@ class Pods:
         """An event that is set at each change of that pod; whoever waits for it clears it."""
         changed = asyncio.Event()
         self._waiting[name].add(changed)
+        self._aging.pop(name, None)
         try:
             yield changed
         finally:
             self._waiting[name].discard(changed)
             if not self._waiting[name]:
                 del self._waiting[name]
+                self._age(name)
 
     def nudge(self, name: str) -> None:
         """Something else about that pod has changed."""
@@ -75,26 +83,43 @@ class Pods:
     def remember(self, pod: Pod, how: Exit) -> None:
         """Keep how it ended: its pod will be gone soon."""
         self._ends[pod.name] = End(pod.uid, how)
-        self._ends.move_to_end(pod.name)
-        if len(self._ends) > _MOST_ENDS:
-            self._ends.popitem(last=False)
+        if pod.name not in self._waiting:
+            self._age(pod.name)
 
     def forget(self, name: str) -> None:
         """Nothing of it is of interest any more."""
         self._ends.pop(name, None)
+        self._aging.pop(name, None)
+
+    def _age(self, name: str) -> None:
+        if name in self._ends:
+            self._aging[name] = None
+            self._aging.move_to_end(name)
+        if len(self._aging) > _MOST_ENDS:
+            del self._ends[self._aging.popitem(last=False)[0]]
 
     # What the API tells
 
     async def look(self) -> str:
         """List them all: what is not there any more has gone while nobody listened."""
-        items, version = await self._client.all(PODS, labels=self._selector)
-        there = {pod.name for item in items if (pod := self.put(item)) is not None}
-        listed = version_of({"resourceVersion": version})
+        newest = max((pod.version for pod in self._pods.values()), default=0)
+        there, version, listed = set[str](), "", 0
+        async for page in self._client.pages(PODS, labels=self._selector):
+            version, listed = page.version, version_of({"resourceVersion": page.version})
+            if 0 < listed < newest:
+                self._set_back()
+                newest = 0
+            there |= {pod.name for item in page.items if (pod := self.put(item)) is not None}
         for pod in list(self._pods.values()):
             # What was made after the list was taken can't be on it.
             if pod.name not in there and (not listed or pod.version <= listed):
                 self.gone(pod)
         return version
+
+    def _set_back(self) -> None:
+        """The API has its things from a backup: any word of it is newer than what it told before."""
+        log.warning("kubernetes.set_back")
+        self._pods = {name: replace(pod, version=0) for name, pod in self._pods.items()}
 
     def changed(self, kind: str, thing: Json) -> None:
         """Take an event of the watch."""

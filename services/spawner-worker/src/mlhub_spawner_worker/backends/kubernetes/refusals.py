@@ -72,10 +72,8 @@ class NoRoom(Temporary):
 Refusal = BackendError | Temporary
 
 
-def refusal(
-    status: int, body: str, *, right: Right, namespace: str, is_named: bool = False, retry_after: str = ""
-) -> Refusal:
-    """The error that stands for an answer; `is_named`: the call was about one thing that should be there."""
+def refusal(status: int, body: str, *, right: Right, namespace: str, name: str = "", retry_after: str = "") -> Refusal:
+    """The error that stands for an answer; `name`: of the one thing that the call was about."""
     answer = _parsed(body)
     text = _text(answer, body)
     if status == 410 or (status == 504 and "Too large resource version" in text):
@@ -89,7 +87,7 @@ def refusal(
         case 403:
             return _forbidden(text, right, namespace)
         case 404:
-            return _not_found(text, namespace, is_named=is_named)
+            return _not_found(answer, text, right, namespace, name)
         case 409:
             is_taken = answer.get("reason") == "AlreadyExists"
             return Taken(f"Something of that name is there: {text}") if is_taken else Moved(f"It has changed: {text}")
@@ -98,10 +96,16 @@ def refusal(
     return BackendError(f"The cluster refuses it: {text or f'HTTP {status}'}")
 
 
-def _not_found(text: str, namespace: str, *, is_named: bool) -> Refusal:
-    if is_named:
+def _not_found(answer: dict[str, Any], text: str, right: Right, namespace: str, name: str) -> Refusal:
+    """Only what the API server itself says of this very thing: anything on the way there has pages of its own."""
+    details = answer.get("details")
+    told: dict[str, Any] = details if isinstance(details, dict) else {}
+    missing = (answer.get("reason"), told.get("kind"), told.get("name"))
+    if name and missing == ("NotFound", right.resource.partition("/")[0], name):
         return Missing(f"There is no such thing: {text}")
-    return Temporary(f"The namespace {namespace} for workspaces does not exist: an administrator must make it")
+    if missing == ("NotFound", "namespaces", namespace):
+        return Temporary(f"The namespace {namespace} for workspaces does not exist: an administrator must make it")
+    return ApiAway(f"The Kubernetes API can't {right} now: {text or 'HTTP 404'}")
 
 
 def _forbidden(text: str, asked: Right, namespace: str) -> Refusal:
@@ -116,8 +120,7 @@ def _forbidden(text: str, asked: Right, namespace: str) -> Refusal:
     if (full := _QUOTA.search(text)) is not None:
         return NoRoom(
             f"The quota {full['name']} of the namespace {namespace} is full: {full['asked']} are asked for, "
-            f"{full['used']} of {full['most']} are in use",
-            delay=timedelta(seconds=2),
+            f"{full['used']} of {full['most']} are in use"
         )
     if _INADMISSIBLE.search(text):
         return BackendError(f"The namespace {namespace} does not admit it: {text}")
