@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from mlhub_shared.contracts.workspace import Phase
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.kubernetes import KubernetesBackend
-from mlhub_spawner_worker.backends.kubernetes.client import PODS, POLICIES, Json, Kind
+from mlhub_spawner_worker.backends.kubernetes.client import POLICIES, Json, Kind
 from tests.spawner_worker.kubernetes.conftest import Stand
 from tests.support.makers import delete, spawn, stop
 from tests.support.nats_server import NatsServer
@@ -92,26 +92,24 @@ async def test_a_late_start_ties_no_isolation_of_a_newer_pod_to_its_own(
 ) -> None:
     async with two(stand) as (late, other):
         made, goes_on = asyncio.Event(), asyncio.Event()
-        create = late.client.create
+        apply = late.client.apply
 
-        async def slow(kind: Kind, body: Json) -> Json:
-            answer = await create(kind, body)
-            if kind == PODS:
+        async def slow(kind: Kind, body: Json, *, force: bool = False) -> Json:
+            if kind == POLICIES and "ownerReferences" in body["metadata"]:
                 made.set()
                 await goes_on.wait()
-            return answer
+            return await apply(kind, body, force=force)
 
-        monkeypatch.setattr(late.client, "create", slow)
+        monkeypatch.setattr(late.client, "apply", slow)
         starting = asyncio.ensure_future(stand.run(late, stand.job(generation=5, is_mount_volume=False)))
         await asyncio.wait_for(made.wait(), 20)
         await other.stop(ALICE, grace=NOW, up_to=6)
         await stand.run(other, stand.job(generation=7, is_mount_volume=False))
-        policy = uids(stand)[POLICIES.resource]
         goes_on.set()
         with pytest.raises(Temporary):
             await asyncio.wait_for(starting, 20)
-        await asyncio.sleep(0.5)  # For the cluster's collector.
-        assert uids(stand)[POLICIES.resource] == policy
+        [policy] = stand.cluster.objects("networkpolicies")
+        assert [owner["uid"] for owner in policy["metadata"]["ownerReferences"]] == [uids(stand)["pods"]]
 
 
 async def test_a_deletion_that_the_cluster_does_not_take_says_so_and_is_tried_again(
