@@ -95,8 +95,9 @@ class Faults:
     def middle_box(
         self, status: int = 503, *, times: int = 1, matches: Callable[[str, str], bool] = everything
     ) -> None:
-        """Text of a load balancer whose servers are away."""
-        self._answers.append(Answer(matches, times, None, status, "upstream connect error or disconnect\n"))
+        """Text of a load balancer whose servers are away, or that does not know where to."""
+        text = "404 page not found\n" if status == 404 else "upstream connect error or disconnect\n"
+        self._answers.append(Answer(matches, times, None, status, text))
 
     def quota(self, *, times: int = 1) -> None:
         """A full quota refuses pods, before it looks at their names."""

@@ -113,6 +113,14 @@ class History:
         self.changes = []
 
 
+@dataclass(frozen=True)
+class Backup:
+    """All objects, as they once were."""
+
+    revision: int
+    objects: dict[str, dict[Key, Stored]]
+
+
 class Store:
     """Where every object is. It knows no rules: whoever calls it has kept them."""
 
@@ -174,6 +182,18 @@ class Store:
         """Forget what was: every watch from before ends with 410."""
         self._next()
         self.compacted = self.revision
+        for history in self.histories.values():
+            history.forget()
+
+    def backup(self) -> Backup:
+        """Everything as it is now."""
+        return Backup(self.revision, {plural: {**objects} for plural, objects in self._objects.items()})
+
+    def restore(self, backup: Backup) -> None:
+        """As it was then, versions too. Nobody is told."""
+        self.revision = backup.revision
+        self._objects = {plural: {**objects} for plural, objects in backup.objects.items()}
+        self.by_uid = {stored.uid: stored for objects in self._objects.values() for stored in objects.values()}
         for history in self.histories.values():
             history.forget()
 

@@ -27,6 +27,11 @@ class Request:
     initial: bool = False
     """With all that is there, and a bookmark that says where that ends."""
 
+    @property
+    def after(self) -> int:
+        """The version that it has; one that is still to come is waited for, without a word."""
+        return int(self.revision or 0)
+
 
 def event(kind: str, body: bytes) -> bytes:
     """One line of a watch."""
@@ -49,9 +54,10 @@ async def watch(store: Store, request: Request) -> AsyncIterator[bytes]:
             changes = history.changes[position - history.base :]
             position = history.end
             for change in changes:
-                if seen := _line(request, change):
+                if change.revision > request.after and (seen := _line(request, change)):
                     yield seen
-            if not await _woken(wake) and request.bookmarks and position == history.end:
+            is_quiet = not await _woken(wake) and position == history.end
+            if is_quiet and request.bookmarks and store.revision >= request.after:
                 yield _bookmark(store, request)
     except ApiError as error:
         yield event("ERROR", error.to_json())

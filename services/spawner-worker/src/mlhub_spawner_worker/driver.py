@@ -110,7 +110,7 @@ class Driver:
                 await self._step(record, due)
             except Temporary as error:
                 log.info("workspace.retry", workspace=self._name, why=str(error))
-                await backoff.sleep()
+                await backoff.sleep(at_least=error.delay)
             except Exception:
                 log.exception("workspace.step_failed", workspace=self._name)
                 await backoff.sleep()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import timedelta
 
 
 class Backoff:
@@ -15,7 +16,8 @@ class Backoff:
         """Start again from the shortest delay."""
         self._next = self._first
 
-    async def sleep(self) -> None:
-        """Wait for the next delay."""
+    async def sleep(self, *, at_least: timedelta = timedelta(0)) -> None:
+        """Wait for the next delay, or for as long as was asked for."""
         delay, self._next = self._next, min(self._next * 2, self._most)
+        delay = max(delay, at_least.total_seconds() / 0.75)
         await asyncio.sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311  (spread, not secrecy)

@@ -106,6 +106,7 @@ class Pods:
         there, version, listed = set[str](), "", 0
         async for page in self._client.pages(PODS, labels=self._selector):
             version, listed = page.version, version_of({"resourceVersion": page.version})
+            # A list is never older than what was told before it was asked for.
             if 0 < listed < newest:
                 self._set_back()
                 newest = 0

@@ -25,8 +25,8 @@ from mlhub_spawner_worker.backends.kubernetes.rights import RIGHTS, Right
 _LONGEST = 600
 """Characters of an answer that people are shown."""
 
-_MOST_DELAY = 30.0
-"""Seconds; no answer makes the worker wait for longer."""
+_MOST_DELAY = 5.0
+"""Seconds; no answer makes the worker wait for longer: it does nothing else for that workspace meanwhile."""
 
 _QUOTA = re.compile(
     r"exceeded quota: (?P<name>[^,]+), requested: (?P<asked>.+), used: (?P<used>.+), limited: (?P<most>.+)"

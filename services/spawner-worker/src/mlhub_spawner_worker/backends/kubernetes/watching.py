@@ -100,7 +100,7 @@ class Watch:
                     # Without the verb for watching, lists in between must do.
                     self._version = None
                 self._complain(str(error))
-                await self._backoff.sleep()
+                await self._backoff.sleep(at_least=error.delay)
             except MLHubError as error:
                 self._version = None
                 self._complain(str(error))
@@ -131,9 +131,18 @@ class Watch:
                 is_told = True
                 self._backoff.reset()
                 self._take(event)
-        if not is_told and time.monotonic() - begun < _TOO_SHORT:
-            raise Temporary("The Kubernetes API ends every watch at once")
+        if not is_told:
+            await self._wonder(time.monotonic() - begun)
         self._backoff.reset()
+
+    async def _wonder(self, seconds: float) -> None:
+        """Why a watch ended without a word, after so many seconds."""
+        if seconds < _TOO_SHORT:
+            raise Temporary("The Kubernetes API ends every watch at once")
+        # Of a version that is still to come nothing is told, however long that takes.
+        newest = await self._client.version(self._followed.kind, fields=self._followed.fields)
+        if 0 < version_of({"resourceVersion": newest}) < version_of({"resourceVersion": self._version}):
+            raise Expired("The Kubernetes API has its things from a backup")
 
     def _take(self, event: Json) -> None:
         thing: dict[str, Any] = event["object"]
