@@ -92,15 +92,15 @@ async def test_a_late_start_ties_no_isolation_of_a_newer_pod_to_its_own(
 ) -> None:
     async with two(stand) as (late, other):
         made, goes_on = asyncio.Event(), asyncio.Event()
-        apply = late.client.apply
+        change = late.client.change
 
-        async def slow(kind: Kind, body: Json, *, force: bool = False) -> Json:
-            if kind == POLICIES and "ownerReferences" in body["metadata"]:
+        async def slow(kind: Kind, body: Json, *, version: str) -> Json:
+            if kind == POLICIES:
                 made.set()
                 await goes_on.wait()
-            return await apply(kind, body, force=force)
+            return await change(kind, body, version=version)
 
-        monkeypatch.setattr(late.client, "apply", slow)
+        monkeypatch.setattr(late.client, "change", slow)
         starting = asyncio.ensure_future(stand.run(late, stand.job(generation=5, is_mount_volume=False)))
         await asyncio.wait_for(made.wait(), 20)
         await other.stop(ALICE, grace=NOW, up_to=6)
@@ -110,6 +110,33 @@ async def test_a_late_start_ties_no_isolation_of_a_newer_pod_to_its_own(
             await asyncio.wait_for(starting, 20)
         [policy] = stand.cluster.objects("networkpolicies")
         assert [owner["uid"] for owner in policy["metadata"]["ownerReferences"]] == [uids(stand)["pods"]]
+
+
+async def test_a_late_start_ties_no_isolation_of_a_newer_life_to_a_volume_that_is_gone(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two(stand) as (late, other):
+        made, goes_on = asyncio.Event(), asyncio.Event()
+        create = late.client.create
+
+        async def slow(kind: Kind, body: Json) -> Json:
+            if kind == POLICIES:
+                made.set()
+                await goes_on.wait()
+            return await create(kind, body)
+
+        monkeypatch.setattr(late.client, "create", slow)
+        starting = asyncio.ensure_future(stand.run(late, stand.job(generation=5)))
+        await asyncio.wait_for(made.wait(), 20)
+        await other.erase(ALICE, up_to=6)
+        await stand.run(other, stand.job(generation=7))
+        goes_on.set()
+        with pytest.raises(Temporary):
+            await asyncio.wait_for(starting, 20)
+        [policy] = stand.cluster.objects("networkpolicies")
+        assert [owner["uid"] for owner in policy["metadata"]["ownerReferences"]] == [
+            uids(stand)["persistentvolumeclaims"]
+        ]
 
 
 async def test_a_deletion_that_the_cluster_does_not_take_says_so_and_is_tried_again(

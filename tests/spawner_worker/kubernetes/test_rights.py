@@ -24,22 +24,18 @@ from tests.support.workers import People, working
 ALICE, BOB, DAVE = "ws-alice-test", "ws-bob-test", "ws-dave-test"
 NOW = timedelta(0)
 
-OWN = [
-    right
-    for right in RIGHTS
-    if right.resource not in {"pods/exec", "pods/portforward"} and str(right) != "get services"
-]
-"""Those for entering a workspace are tried where it is entered, that one where a name is taken."""
+OWN = [right for right in RIGHTS if right.resource not in {"pods/exec", "pods/portforward"}]
+"""Those for entering a workspace are tried where it is entered."""
 
 STOPS_STARTS = {
     "create pods",
     "list pods",
     "create services",
-    "patch services",
+    "get services",
     "create persistentvolumeclaims",
     "get persistentvolumeclaims",
     "create networkpolicies",
-    "patch networkpolicies",
+    "get networkpolicies",
 }
 """Without these nothing can be started; without any other one, everything still can."""
 

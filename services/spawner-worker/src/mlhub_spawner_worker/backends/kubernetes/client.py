@@ -24,9 +24,6 @@ Json = dict[str, Any]
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """In every pod that has a token."""
 
-_MANAGER = "spawner-worker"
-"""Who owns the fields that are applied."""
-
 _WITHIN = 15.0
 """Seconds for a call; the server itself gives up on webhooks and its store after ten."""
 
@@ -66,7 +63,6 @@ POLICIES = Kind("apis/networking.k8s.io/v1", "networkpolicies")
 
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
-_APPLY = "application/apply-patch+yaml"
 
 
 class KubeClient:
@@ -114,17 +110,18 @@ class KubeClient:
         """Make it; Taken if something of its name is there."""
         return await self._call(right(kind.resource, "create"), "POST", self._path(kind), body=body)
 
-    async def apply(self, kind: Kind, body: Json, *, force: bool = False) -> Json:
-        """Make it, or make it so if it is there; Moved if somebody else has set what it says, but for `force`."""
-        query = [("fieldManager", _MANAGER), *([("force", "true")] if force else [])]
-        path = self._path(kind, body["metadata"]["name"])
-        return await self._call(right(kind.resource, "patch"), "PATCH", path, body=body, query=query, content=_APPLY)
+    async def change(self, kind: Kind, body: Json, *, version: str) -> Json:
+        """Set what the body says; Missing if it is not there, Moved if it is not of that version any more."""
+        body = {**body, "metadata": {**body["metadata"], "resourceVersion": version}}
+        return await self._patch(kind, body["metadata"]["name"], body)
 
     async def annotate(self, kind: Kind, name: str, annotations: dict[str, str]) -> None:
         """Set annotations; Missing if it is not there."""
-        body = {"metadata": {"annotations": annotations}}
-        path = self._path(kind, name)
-        await self._call(right(kind.resource, "patch"), "PATCH", path, body=body, content=_MERGE, name=name)
+        await self._patch(kind, name, {"metadata": {"annotations": annotations}})
+
+    async def _patch(self, kind: Kind, name: str, body: Json) -> Json:
+        path, asked = self._path(kind, name), right(kind.resource, "patch")
+        return await self._call(asked, "PATCH", path, body=body, content=_MERGE, name=name)
 
     async def delete(
         self, kind: Kind, name: str, *, uid: str | None = None, version: str | None = None, grace: int | None = None

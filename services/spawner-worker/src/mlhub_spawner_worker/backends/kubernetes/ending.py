@@ -12,7 +12,7 @@ from mlhub_shared.bus.backoff import Backoff
 from mlhub_shared.errors import MLHubError, Temporary
 from mlhub_spawner_worker.backends.base import BackendError
 from mlhub_spawner_worker.backends.kubernetes import marks
-from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, Json, Kind, KubeClient
+from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, Json, KubeClient
 from mlhub_spawner_worker.backends.kubernetes.pods import Pods
 from mlhub_spawner_worker.backends.kubernetes.refusals import Forbidden, Missing, Moved
 from mlhub_spawner_worker.backends.kubernetes.sightings import Ended, Pod, Waiting
@@ -130,13 +130,6 @@ class Ending:
             await self._isolate_no_more(name, up_to)
         elif marks.generation_of(claim) <= up_to:
             await self._remove(claim)
-
-    async def is_ours(self, kind: Kind, name: str) -> bool:
-        """Whether this hub has made what has the name; nothing is as good as ours."""
-        try:
-            return bool(marks.carried(await self._client.read(kind, name)))
-        except Missing:
-            return True
 
     async def _isolate_no_more(self, name: str, up_to: int) -> None:
         """Remove the isolation of a start that came no further: any other one goes with its volume or pod."""

@@ -1,20 +1,23 @@
 """How a workspace comes to be: volume, isolation, pod and name, each made once, whoever asks how often."""
 
+import contextlib
 from datetime import timedelta
 
 from mlhub_shared.contracts.policy import Profile
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import BackendError, Job
-from mlhub_spawner_worker.backends.kubernetes import body, objects
+from mlhub_spawner_worker.backends.kubernetes import body, marks, objects
 from mlhub_spawner_worker.backends.kubernetes.client import CLAIMS, PODS, POLICIES, SERVICES, Kind, KubeClient
 from mlhub_spawner_worker.backends.kubernetes.configuration import KubernetesSettings
 from mlhub_spawner_worker.backends.kubernetes.ending import Ending, Stranger, why_kept
 from mlhub_spawner_worker.backends.kubernetes.pods import Pods
-from mlhub_spawner_worker.backends.kubernetes.refusals import Moved, NoRoom, Taken
+from mlhub_spawner_worker.backends.kubernetes.refusals import Missing, Moved, NoRoom, Taken
 from mlhub_spawner_worker.backends.kubernetes.sightings import Ended, Pod
 
 _TRIES = 3
 """A pod that has the name may have to go first, and another worker may be at it too."""
+
+_LATE = "Another worker has started it anew meanwhile"
 
 _CALLED = {POLICIES: "network policy", SERVICES: "service"}
 
@@ -51,7 +54,7 @@ class Making:
             settings.dns,
         )
         pod = await self._isolated(job, wanted, around, volume)
-        await self._apply(SERVICES, objects.service(job.record, profile, pod=pod.uid))
+        await self._put(SERVICES, objects.service(job.record, profile, pod=pod.uid))
         self._complete[job.name] = pod.uid
         return pod
 
@@ -59,24 +62,36 @@ class Making:
         """Its pod, with its isolation there first. That goes with the volume; without one, with the pod."""
         known = self._pods.get(job.name)
         owner = known.uid if known is not None and _is_for(known, job) else None
-        policy = await self._apply(POLICIES, objects.policy(job.record, around, volume=volume, pod=owner))
+        policy = await self._put(POLICIES, objects.policy(job.record, around, volume=volume, pod=owner))
         pod = await self._pod(job, wanted)
         if volume is None and pod.uid != owner:
-            owned = objects.policy(job.record, around, pod=pod.uid)
-            # Whoever comes late must not tie the isolation of a newer pod to one that is gone.
-            owned["metadata"]["resourceVersion"] = policy["metadata"]["resourceVersion"]
-            await self._apply(POLICIES, owned)
+            # Of the same version: nobody has tied it to a newer pod meanwhile.
+            version = policy["metadata"]["resourceVersion"]
+            await self._client.change(POLICIES, objects.policy(job.record, around, pod=pod.uid), version=version)
         return pod
 
-    async def _apply(self, kind: Kind, thing: objects.Json) -> objects.Json:
-        """Have it so, whoever has changed it since, but only if it is ours."""
+    async def _put(self, kind: Kind, thing: objects.Json) -> objects.Json:
+        """Have it so, unless it is of a newer start, or a stranger's."""
+        for _ in range(_TRIES):
+            with contextlib.suppress(Missing, Moved, Taken):
+                found = await self._found(kind, thing["metadata"]["name"])
+                if found is None:
+                    return await self._client.create(kind, thing)
+                if marks.generation_of(found) > marks.generation_of(thing):
+                    raise Temporary(_LATE)
+                # An owner that is not named any more is to be none any more.
+                wanted = {**thing, "metadata": {"ownerReferences": None, **thing["metadata"]}}
+                return await self._client.change(kind, wanted, version=found["metadata"]["resourceVersion"])
+        raise Temporary(f"Somebody else changes its {_CALLED[kind]} again and again")
+
+    async def _found(self, kind: Kind, name: str) -> objects.Json | None:
         try:
-            return await self._client.apply(kind, thing)
-        except Moved:
-            name = thing["metadata"]["name"]
-            if not await self._ending.is_ours(kind, name):
-                raise Stranger(_CALLED[kind], name) from None
-        return await self._client.apply(kind, thing, force=True)
+            found = await self._client.read(kind, name)
+        except Missing:
+            return None
+        if not marks.carried(found):
+            raise Stranger(_CALLED[kind], name)
+        return found
 
     async def _volume(self, job: Job, profile: Profile) -> str | None:
         """Its uid; None if it needs none."""
@@ -103,7 +118,7 @@ class Making:
             if _is_for(found, job):
                 return found
             if found.generation > job.record.generation:
-                raise Temporary("Another worker has started it anew meanwhile")
+                raise Temporary(_LATE)
             await self._ending.begin(job.name, lambda pod: _is_in_the_way(pod, job), grace=timedelta(0))
             await self._ending.gone(found, grace=timedelta(seconds=1))
         raise Temporary("something else takes the pod's name again and again")
