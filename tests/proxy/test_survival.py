@@ -9,15 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import nats
 import pytest
 
 from mlhub_shared.bus import Bus
+from mlhub_shared.contracts.subjects import Subjects
 from mlhub_shared.contracts.workspace import Phase
 from tests.proxy.backend import Backend
 from tests.proxy.conftest import MakeBackend, applied, put, ready
 from tests.proxy.stack import Agent, ask
 from tests.support.makers import record
-from tests.support.nats_server import NatsServer
+from tests.support.nats_server import PASSWORD, USER, NatsServer
 from tests.support.waiting import until, until_async
 
 pytestmark = pytest.mark.chaos
@@ -191,15 +193,18 @@ async def test_an_agent_that_fails_leaves_nothing_that_it_started(
     stopped_agent: Agent, nats_server: NatsServer
 ) -> None:
     agent = stopped_agent
-    taken = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", agent.http)
-    async with taken:
-        # The taken port is not looked at before the bus is there.
-        await nats_server.kill()
-        await agent.start()
-        await until(lambda: "haproxy.started" in agent.log.read_text())
-        await nats_server.start()
-        assert agent.process is not None
-        assert await asyncio.wait_for(agent.process.wait(), 30) != 0
+    # A bus that no service can work with: somebody else takes what is theirs.
+    client = await nats.connect(nats_server.url, user=USER, password=PASSWORD)
+    await client.jetstream().add_stream(name="somebody", subjects=[Subjects("test").all_commands])
+    await client.close()
+    # Which is not seen before the bus is there, and HAProxy serves by then.
+    await nats_server.kill()
+    await agent.start()
+    await until(lambda: "haproxy.started" in agent.log.read_text())
+    await nats_server.start()
+    assert agent.process is not None
+    assert await asyncio.wait_for(agent.process.wait(), 30) != 0
+    assert "refuses stream" in agent.log.read_text()
     with pytest.raises(ConnectionRefusedError):
         await ask(agent.public, "/")
 

@@ -79,7 +79,7 @@ async def run(settings: ProxySettings) -> None:
         asked_to_end = True
     finally:
         await end_tasks(supervising)
-        if asked_to_end or not haproxy.was_found:
+        if asked_to_end or haproxy.was_found is False:
             await haproxy.stop(settings.shutdown_grace)
         else:
             # An agent that fails at its start must not take open connections along: the next one finds HAProxy again.

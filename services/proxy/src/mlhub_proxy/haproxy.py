@@ -40,8 +40,8 @@ class HAProxy:
         self._folder, self._pid_file = folder, pid_file
         self._process: Process | None = None
         self._problem: str | None = "HAProxy has not been started yet"
-        self.was_found = False
-        """One ran already when this agent began."""
+        self.was_found: bool | None = None
+        """Whether one ran already when this agent began; None: it has not looked yet."""
 
     @property
     def problem(self) -> str | None:
@@ -94,9 +94,10 @@ class HAProxy:
 
     async def _adopt_or_start(self, before_start: Callable[[], Awaitable[None]]) -> Process:
         found = await self._find()
+        if self.was_found is None:
+            self.was_found = found is not None
         if found is not None:
             process, fingerprint = found
-            self.was_found = True
             if fingerprint == self._config.fingerprint:
                 log.info("haproxy.adopted", pid=process.pid)
                 metrics.STARTS.labels(how="adopted").inc()
