@@ -22,7 +22,7 @@ request.add_header("Authorization", "token " + os.environ["JUPYTERHUB_API_TOKEN"
 print(json.load(urllib.request.urlopen(request, timeout=10))["name"])
 """
 
-NO_ROOM = "0/3 nodes are available: 3 Insufficient cpu. preemption: not eligible."
+NO_ROOM = "0/3 nodes are available: 3 Insufficient cpu."
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -110,7 +110,7 @@ async def _by_ssh(stack: ClusterStack, browser: Session, folder: Path) -> None:
 
 
 async def test_who_waits_for_room_reads_what_is_missing(stack: ClusterStack) -> None:
-    stack.cluster.kubelet.script(name_of("room"), Script(unschedulable=NO_ROOM))
+    stack.cluster.kubelet.script(name_of("room"), Script(unschedulable=f"{NO_ROOM} preemption: not eligible."))
     assert (await stack.ask(stack.hub.spawn, ADMIN, "room")).status_code == 202
     assert await stack.ask(word, stack, "room", "room in the cluster") == f"Waiting for room in the cluster: {NO_ROOM}"
     stack.cluster.kubelet.release(name_of("room"))

@@ -109,7 +109,7 @@ class Driver:
                     return
                 await self._step(record, due)
             except Temporary as error:
-                log.info("workspace.retry", workspace=self._name, why=str(error))
+                log.info("workspace.retry", workspace=self._name, why=str(error), cause=repr(error.__cause__))
                 await backoff.sleep(at_least=error.delay)
             except Exception:
                 log.exception("workspace.step_failed", workspace=self._name)
@@ -295,6 +295,8 @@ class Driver:
             # It is owed, however long that takes; people see what keeps it.
             if record.reason not in lifecycle.FAILURES:
                 await self._put(record, f"{error}; it is tried again")
+            if isinstance(error, Temporary):
+                raise
             raise Temporary(str(error)) from error
 
     async def _end(self, record: WorkspaceRecord) -> Observation:

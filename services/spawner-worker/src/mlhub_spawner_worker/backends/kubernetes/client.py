@@ -16,7 +16,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from mlhub_shared.errors import Permanent
 from mlhub_spawner_worker.backends.base import BackendError
 from mlhub_spawner_worker.backends.kubernetes.identity import cluster_marks
-from mlhub_spawner_worker.backends.kubernetes.refusals import ApiAway, refusal
+from mlhub_spawner_worker.backends.kubernetes.refusals import ApiAway, refusal, unheard
 from mlhub_spawner_worker.backends.kubernetes.rights import Right, right
 
 Json = dict[str, Any]
@@ -264,7 +264,7 @@ class KubeClient:
         except TimeoutError as error:
             raise ApiAway(f"The Kubernetes API took too long to {asked}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ApiAway(f"The Kubernetes API does not answer: {type(error).__name__}") from error
+            raise unheard(error) from error
 
     def _path(self, kind: Kind, name: str = "") -> str:
         path = f"/{kind.api}/namespaces/{self.namespace}/{kind.resource}"

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
+import aiohttp
+
 from mlhub_shared.contracts.workspace import Reason
 from mlhub_shared.errors import Temporary
 from mlhub_spawner_worker.backends.base import BackendError
@@ -51,6 +53,13 @@ class Taken(BackendError):
 
 class ApiAway(Temporary):
     """The API server did not answer, or not now; the call may have had its effect all the same."""
+
+
+def unheard(error: Exception) -> ApiAway:
+    """Why nothing was heard of the API server, for people: what broke stands in the cause, for logs."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return ApiAway("The Kubernetes API shows a certificate that the worker does not trust")
+    return ApiAway("The Kubernetes API does not answer")
 
 
 class Expired(Temporary):

@@ -273,7 +273,9 @@ def _on_its_way(thing: Json) -> Waiting:
     spec, status = thing.get("spec") or {}, thing.get("status") or {}
     placed = _condition(status, "PodScheduled")
     if placed.get("status") == "False":
-        message = str(placed.get("message") or placed.get("reason") or "").strip()[:_LONGEST]
+        # Behind it the scheduler tells why it ends nobody else's pod, node by node: nothing that anybody could act on.
+        message, _, _ = str(placed.get("message") or placed.get("reason") or "").partition(" preemption:")
+        message = message.strip()[:_LONGEST]
         if _NO_VOLUME.search(message):
             return Waiting(f"Waiting for its volume: {message}", FOR_VOLUME)
         return Waiting(f"Waiting for room in the cluster: {message}", FOR_ROOM, Reason.NO_ROOM)

@@ -13,7 +13,7 @@ from mlhub_shared.errors import MLHubError
 from mlhub_shared.tasks import end_tasks
 from mlhub_spawner_worker.backends.base import BackendError
 from mlhub_spawner_worker.backends.inside import Lost
-from mlhub_spawner_worker.backends.kubernetes.refusals import ApiAway, Forbidden, Missing
+from mlhub_spawner_worker.backends.kubernetes.refusals import ApiAway, Forbidden, Missing, unheard
 from mlhub_spawner_worker.backends.kubernetes.rights import right
 
 _WITHIN = 15.0
@@ -79,7 +79,7 @@ class Channels:
         except TimeoutError as error:
             raise ApiAway("The Kubernetes API took too long to let somebody in") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise ApiAway(f"The Kubernetes API does not answer: {type(error).__name__}") from error
+            raise unheard(error) from error
         return cls(socket, silence=client.silence)
 
     async def read(self) -> tuple[int, bytes] | None:
