@@ -113,7 +113,7 @@ def test_a_package_of_the_chart_renders_the_same(tmp_path: Path) -> None:
         ({"hub": {"replicas": 2}}, "at '/hub': additional properties 'replicas' not allowed"),
         ({"worker": {"replicas": "two"}}, "at '/worker/replicas': got string, want"),
         ({"nats": {"replicas": 2}}, "at '/nats/replicas': value must be one of 1, 3"),
-        ({"settings": {"HOME": "/"}}, "invalid propertyName 'HOME'"),
+        ({"settings": {"HOME": "/"}}, "settings.HOME: no service has a setting of this name"),
         ({"publicUrl": "hub.example.org"}, "at '/publicUrl'"),
         ({"singleuser": {"memory": {"limit": "1GB of it"}}}, "at '/singleuser/memory/limit'"),
         ({"singleuser": {"profileList": [{"description": "a"}]}}, "missing property 'display_name'"),

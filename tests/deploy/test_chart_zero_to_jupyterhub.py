@@ -21,6 +21,7 @@ REFUSED: dict[str, dict[str, Any]] = yaml.safe_load((CHART / "files/zero-to-jupy
 REGISTRY = "quay.io/jupyter"
 
 UNIVERSITY: Values = yaml.safe_load((DATA / "university.yaml").read_text())
+BASELINE: Values = {"workspaces": {"podSecurity": "baseline"}}
 
 
 def put(values: Values, path: str, value: Any) -> None:
@@ -48,7 +49,8 @@ def volume(source: Values, **mount: str) -> Values:
 
 @pytest.fixture(scope="module")
 def university() -> Objs:
-    return deploy(UNIVERSITY)
+    # It mounts NFS.
+    return deploy({**UNIVERSITY, **BASELINE})
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_what_is_not_said_is_as_there(tmp_path: Path) -> None:
     assert (profile.start_timeout, profile.max_mem, profile.kubernetes.mem_request) == (300, None, GIB)
     assert (profile.kubernetes.volume_size, profile.kubernetes.fs_group) == (10 * GIB, 100)
     root = {"singleuser": {"image": {"name": "busybox"}, "uid": 0, "fsGid": None, "cmd": None}}
-    (profile,) = read(render(root), tmp_path).values()
+    (profile,) = read(render({**root, **BASELINE}), tmp_path).values()
     assert (profile.user, profile.kubernetes.run_as_non_root, profile.command) == ("0", False, None)
     own = {"singleuser": {"image": {"name": "busybox"}, "uid": None, "cmd": ["start.sh", "jupyter"]}}
     (profile,) = read(render(own), tmp_path).values()
@@ -276,6 +278,14 @@ def test_what_asks_for_nothing_else_is_passed_over(number: int) -> None:
 )
 def test_what_no_profile_can_have_is_told(singleuser: Values, told: str) -> None:
     assert told in refusal({"singleuser": singleuser})
+
+
+def test_nfs_needs_a_namespace_that_takes_it() -> None:
+    told = refusal(UNIVERSITY)
+    for name in ("datascience", "minimal-environment", "gpu-server"):
+        problem = f"- workspaces.podSecurity: must be baseline for the profile {name}: restricted refuses nfs://files"
+        assert told.count(problem) == 1
+    assert told.count("\n- ") == 3
 
 
 @pytest.mark.parametrize(

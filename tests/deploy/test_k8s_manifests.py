@@ -34,8 +34,15 @@ def over(folder: Path, overlay: str, *lines: str) -> Objs:
     return kustomize(folder)
 
 
-def with_component(folder: Path, name: str) -> Objs:
-    return over(folder, "production", f"components: [{os.path.relpath(K8S / 'components' / name, folder)}]")
+def with_component(folder: Path, name: str, *lines: str) -> Objs:
+    components = f"components: [{os.path.relpath(K8S / 'components' / name, folder)}]"
+    return over(folder, "production", components, *lines)
+
+
+def told_by(component: str) -> list[str]:
+    """What its comment says that an operator's own kustomization has."""
+    text = (K8S / "components" / component / "kustomization.yaml").read_text()
+    return [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -66,9 +73,7 @@ def test_each_component_is_there_and_told_of() -> None:
 
 
 def test_who_has_no_cert_manager_takes_the_certificate_out(tmp_path: Path) -> None:
-    told = (K8S / "components/cert-manager/kustomization.yaml").read_text()
-    patch = [line.removeprefix("#   ") for line in told.splitlines() if line.startswith("#   ")]
-    found = over(tmp_path, "production", *patch)
+    found = over(tmp_path, "production", *told_by("cert-manager"))
     assert of_kind(rendered("production"), "Certificate")
     assert [obj for obj in rendered("production") if obj not in found] == of_kind(rendered("production"), "Certificate")
 
@@ -140,6 +145,20 @@ def test_by_ingress_nothing_but_ssh_is_open_beside_it(tmp_path: Path) -> None:
     ports = [port["port"] for port in find(found, "Service", "ssh-gateway")["spec"]["ports"]]
     assert ports == [22]
     assert find(found, "ConfigMap", "settings")["data"]["MLHUB_PROXY_TLS"] == "false"
+
+
+def test_the_ingress_has_the_names_and_the_class_that_an_operator_says(tmp_path: Path) -> None:
+    found = with_component(tmp_path, "ingress", *told_by("ingress"))
+    assert [problem for version in VERSIONS for problem in invalid(found, version)] == []
+    assert [problem for rule in RULES for problem in rule(found)] == []
+    ingress = find(found, "Ingress", "proxy")["spec"]
+    assert ingress["ingressClassName"] == "nginx"
+    assert [rule["host"] for rule in ingress["rules"]] == ["hub.my.org"]
+    assert [entry["hosts"] for entry in ingress["tls"]] == [["hub.my.org"]]
+    settings = find(found, "ConfigMap", "settings")["data"]
+    assert settings["MLHUB_HUB_PUBLIC_URL"] == "https://hub.my.org"
+    assert settings["MLHUB_HUB_SSH_HOST"] == "ssh.my.org"
+    assert settings["MLHUB_PROXY_TRUSTED_PROXIES"] == "10.244.0.0/16"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

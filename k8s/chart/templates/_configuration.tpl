@@ -73,8 +73,39 @@
 {{- if $template -}}
   {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "singleuser: contains %s, which only KubeSpawner fills in" $template)) -}}
 {{- end -}}
+{{- $known := .Files.Lines "files/settings.txt" -}}
+{{- range $name := keys (.Values.settings | default dict) | sortAlpha -}}
+  {{- if not (has $name $known) -}}
+    {{- include "mlhub.problem" (dict "problems" $problems "text" (printf "settings.%s: no service has a setting of this name" $name)) -}}
+  {{- end -}}
+{{- end -}}
+{{- include "mlhub.validate.podSecurity" (dict "root" . "problems" $problems) -}}
 {{- include "mlhub.validate.rest" (dict "root" . "problems" $problems) -}}
 {{- with $problems.texts -}}{{- fail (printf "\nThis chart can't do what these values say:\n- %s\n" (join "\n- " .)) -}}{{- end -}}
+{{- end -}}
+
+{{/* Profiles whose every start the cluster would refuse, by the level that this chart gives to the workspaces' namespace. */}}
+{{- define "mlhub.validate.podSecurity" -}}
+{{- $workspaces := .root.Values.workspaces -}}
+{{- if and $workspaces.createNamespace (eq (toString $workspaces.podSecurity) "restricted") -}}
+  {{- range $profile := (include "mlhub.profiles" (dict "root" .root "problems" (dict "texts" list)) | fromJson).profiles -}}
+    {{- $cluster := $profile.kubernetes | default dict -}}
+    {{- $refused := list -}}
+    {{- range $profile.volumes -}}
+      {{- if hasPrefix "nfs://" .source -}}
+        {{- $refused = append $refused (printf "%s (a PersistentVolumeClaim on a PersistentVolume of NFS would be taken)" .source) -}}
+      {{- end -}}
+    {{- end -}}
+    {{- if not (dig "run_as_non_root" true $cluster) -}}{{- $refused = append $refused "users that may be root" -}}{{- end -}}
+    {{- if $profile.privilege_escalation -}}{{- $refused = append $refused "privilege_escalation" -}}{{- end -}}
+    {{- range $profile.capabilities -}}
+      {{- if ne (upper . | trimPrefix "CAP_") "NET_BIND_SERVICE" -}}{{- $refused = append $refused (printf "the capability %s" .) -}}{{- end -}}
+    {{- end -}}
+    {{- with $refused -}}
+      {{- include "mlhub.problem" (dict "problems" $.problems "text" (printf "workspaces.podSecurity: must be baseline for the profile %s: restricted refuses %s" $profile.name (join ", " .))) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Values that don't go together. */}}

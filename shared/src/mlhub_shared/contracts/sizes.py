@@ -3,10 +3,10 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 # ASCII: there are digits and a K beyond it that nothing here counts with.
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
+_BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGTkmgt]?)[Ii]?[Bb]?", re.ASCII)
 _FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _MAX_BYTES = 2**60
 
@@ -30,7 +30,9 @@ def _size(value: object) -> int | None:
     return None if value in (None, "") else parse_bytes(value)
 
 
-Size = Annotated[PositiveInt | None, BeforeValidator(_size)]
+_Written = float | Annotated[str, Field(pattern=rf"^({_BYTES.pattern})?$")] | None
+"""What a schema says of it, which sees nothing of how it is read."""
+Size = Annotated[PositiveInt | None, BeforeValidator(_size, json_schema_input_type=_Written)]
 """Bytes, read from what `parse_bytes` takes; None for nothing."""
 
 
