@@ -28,11 +28,11 @@ def test_what_is_no_label_is_refused_at_the_start(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["open_to", "closed_to", "dns"])
 def test_addresses_are_looked_at_when_the_worker_starts(name: str) -> None:
-    given = {name: "169.254.169.254, 10.8.0.0/16 ,fd00::/8"}
-    assert getattr(SpawnerWorkerSettings(**given), name) == given[name]
+    given = "169.254.169.254, 10.8.0.0/16 ,fd00::/8"
+    assert getattr(SpawnerWorkerSettings.model_validate({name: given}), name) == given
     for wrong in ("10.8.0.1/16", "dns.my.org", "169.254.169.254:53"):
         with pytest.raises(ValidationError, match=name):
-            SpawnerWorkerSettings(**{name: f"10.0.0.1,{wrong}"})
+            SpawnerWorkerSettings.model_validate({name: f"10.0.0.1,{wrong}"})
 
 
 def test_what_may_be_promised(monkeypatch: pytest.MonkeyPatch) -> None:
