@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 import aiohttp
@@ -16,6 +17,16 @@ from tests.support.nats_server import nats_server_binary
 _PROGRAMS = {"nats-server": nats_server_binary()}
 _EVERY = 0.1
 """Seconds between two questions whether it is ready."""
+
+
+def working_in(folder: Path) -> list[int]:
+    """The processes whose working directory lies there."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if link.readlink().is_relative_to(folder.resolve()):
+                found.append(int(link.parent.name))
+    return found
 
 
 class ServicePod:
@@ -85,6 +96,10 @@ class ServicePod:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            # HAProxy leads a session of its own, which its agent's end leaves alone; that of a pod does not.
+            for pid in working_in(self.place.folder):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     @property
     def is_alive(self) -> bool:

@@ -25,6 +25,7 @@ from tests.support.attach_places import (
     running_container,
     serve,
 )
+from tests.support.memory import resident
 from tests.support.openssh import execute
 from tests.support.waiting import until_async
 
@@ -51,32 +52,6 @@ def doomed(bare: str) -> Iterator[str]:
 async def place(tmp_path: Path, bare: str) -> AsyncIterator[Place]:
     async with container_place(tmp_path, bare) as place:
         yield place
-
-
-async def test_a_slow_reader_holds_up_the_program_and_costs_no_memory(place: Place) -> None:
-    await place.gateway.run(NAME, "head -c 3000000 /dev/zero")  # what the first one costs anyhow
-    before = resident()
-    client = await place.gateway.start(NAME, "head -c 104857600 /dev/zero; echo written >&2; exit 3")
-    assert client.stdout is not None
-    assert client.stderr is not None
-    await asyncio.sleep(3)
-    assert resident() - before < 16 * MEGABYTE
-    size = 0
-    while piece := await client.stdout.read(MEGABYTE):
-        size += len(piece)
-    assert (size, await client.stderr.read(), await client.wait()) == (100 * MEGABYTE, b"written\n", 3)
-
-
-async def test_a_program_that_does_not_read_holds_up_its_client_and_costs_no_memory(place: Place) -> None:
-    await place.gateway.run(NAME, "cat >/dev/null", stdin=bytes(3_000_000))
-    before = resident()
-    client = await place.gateway.start(NAME, "sleep 3; wc -c")
-    writing = asyncio.ensure_future(client.communicate(bytes(100 * MEGABYTE)))
-    await asyncio.sleep(2)
-    # The test itself holds the 100 MB, once.
-    assert resident() - before < 116 * MEGABYTE
-    said, _ = await writing
-    assert int(said) == 100 * MEGABYTE
 
 
 async def test_every_key_reaches_a_terminals_program_at_once(place: Place) -> None:
@@ -255,11 +230,6 @@ async def says(place: Place, line: str, expected: str) -> bool:
 
 async def has_gone(place: Place, pid: int) -> bool:
     return not await place.is_alive(pid)
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @asynccontextmanager
