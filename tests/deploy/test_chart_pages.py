@@ -50,7 +50,8 @@ def test_without_its_labels_it_is_a_strangers(claim: Obj, mark: str) -> None:
 
 
 def test_the_page_tells_the_name_of_a_workspace(claim: Obj) -> None:
-    words = shlex.split(blocks(MOVING, "sh")[0].replace("\\\n", ""))
+    (block,) = [block for block in blocks(MOVING, "sh") if "WorkspaceId" in block]
+    words = shlex.split(block.replace("\\\n", ""))
     command = [sys.executable, *words[words.index("python") + 1 :]]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == claim["metadata"]["name"]

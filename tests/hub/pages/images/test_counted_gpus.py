@@ -16,13 +16,14 @@ from tests.support.hub_process import ADMIN_PASSWORD
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+ON_A_CLUSTER = {"MLHUB_HUB_BACKEND": "kubernetes", "MLHUB_KEEP_VOLUMES_DAYS": "0"}
 CPU_ONLY = PROFILES.replace("    max_mem: 4G\n", "    max_mem: 4G\n    max_gpus: 0\n")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     folder = tmp_path_factory.mktemp("hub")
-    environment = images_environment(folder, CPU_ONLY, MLHUB_HUB_BACKEND="kubernetes")
+    environment = images_environment(folder, CPU_ONLY, **ON_A_CLUSTER)
     async for made in make_stage(folder, **environment):
         made.worker.say(backend="kubernetes", limits="Limits of CPU and memory are kept by the cluster.")
         yield made
@@ -48,7 +49,7 @@ async def test_a_form_without_javascript_says_what_it_may_be(stage: Stage, alice
 
 async def test_no_field_is_there_where_nobody_may_have_any(tmp_path: Path) -> None:
     silent = PROFILES.replace("    max_gpus: 2\n", "")
-    async for made in make_stage(tmp_path, **images_environment(tmp_path, silent, MLHUB_HUB_BACKEND="kubernetes")):
+    async for made in make_stage(tmp_path, **images_environment(tmp_path, silent, **ON_A_CLUSTER)):
         admin = WebSession(made.hub.url)
         assert (await admin.login("admin", ADMIN_PASSWORD)).status_code == 302
         page = (await admin.get("new-workspace")).text
