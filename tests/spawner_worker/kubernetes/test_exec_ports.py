@@ -107,11 +107,12 @@ async def test_what_an_image_lacks_is_named(bare: Place, tmp_path: Path) -> None
             await connection.forward_remote_port("localhost", 0, "127.0.0.1", 4000)
 
 
-async def test_a_role_without_the_verb_is_named(bare: Place, pods: Pods) -> None:
+@pytest.mark.parametrize("verb", ["create", "get"])
+async def test_a_role_without_the_verb_is_named(verb: str, bare: Place, pods: Pods) -> None:
     if pods.fake is None:
         pytest.skip("the cluster's roles are not the test's")
     async with bare.connect() as connection:
-        pods.fake.faults.revoke("create", "pods/portforward")
+        pods.fake.faults.revoke(verb, "pods/portforward")
         with pytest.raises(asyncssh.ChannelOpenError, match="may not create and get pods/portforward"):
             await connection.open_connection("localhost", 4000)
 
