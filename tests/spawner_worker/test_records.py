@@ -1,5 +1,7 @@
 """Records are changed by whoever has last seen them: what he has not seen shows when he writes."""
 
+from functools import partial
+
 import pytest
 
 from mlhub_shared.bus import Bus, Table
@@ -23,10 +25,14 @@ def saying(message: str, old: WorkspaceRecord | None) -> WorkspaceRecord | None:
     return old.model_copy(update={"message": message}) if old is not None else None
 
 
+def being(phase: Phase, _: WorkspaceRecord | None) -> WorkspaceRecord:
+    return record(phase=phase)
+
+
 async def test_what_was_last_seen_is_not_asked_for_again(bus: Bus, late: RecordStore) -> None:
     before = bus.connection.client.stats["out_msgs"]
     for phase in (Phase.PREPARING, Phase.STARTING):
-        await late.change(NAME, lambda _, phase=phase: record(phase=phase))  # type: ignore[misc]
+        await late.change(NAME, partial(being, phase))
     # Each time the record and its event.
     assert bus.connection.client.stats["out_msgs"] - before == 4
 

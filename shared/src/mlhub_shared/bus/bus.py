@@ -95,7 +95,7 @@ class Bus:
         return self.connection.is_connected
 
     def run(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        """Run something that never ends by itself until `close`."""
+        """Run something beside all else, until it ends or the bus is closed."""
         task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
